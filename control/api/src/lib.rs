@@ -1,0 +1,8 @@
+//! The Kubernetes API as data: kinds, schema tables and everything that walks them (codecs, defaulting,
+//! pruning, patches, validation, printing).
+//!
+//! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
+
+mod value;
+
+pub use value::{Key, Object, Value};

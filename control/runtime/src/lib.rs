@@ -1,0 +1,11 @@
+//! What every long-running part shares: the clock, randomness, owned tasks and (in `telemetry`) logs, traces
+//! and metrics. This is the only crate that reads a clock, draws a random number or spawns; everything else
+//! receives these as values, so that a simulation can own them.
+
+mod clock;
+mod entropy;
+mod tasks;
+
+pub use clock::Clock;
+pub use entropy::Entropy;
+pub use tasks::{OnError, Tasks};
