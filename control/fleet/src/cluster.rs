@@ -1,0 +1,83 @@
+//! `Cluster`: one hosted control plane.
+
+use crate::resource::fleet_kind;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::{Deserialize, Serialize};
+
+fleet_kind! {
+    /// One hosted control plane.
+    Cluster, "clusters", ClusterSpec, ClusterStatus
+}
+
+/// What a cluster is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// Kubernetes version, `major.minor`.
+    #[serde(default)]
+    pub version: String,
+    /// The cloud that its machines, routes, load balancers and volumes come from.
+    #[serde(default)]
+    pub cloud: String,
+    /// Address ranges; what is left out is chosen at creation and then stays.
+    #[serde(default)]
+    pub network: ClusterNetwork,
+}
+
+/// Address ranges of a cluster. They cannot change after creation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetwork {
+    /// Where pod addresses come from, a CIDR; each node takes a /24 of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_cidr: String,
+    /// Where ClusterIPs come from, a CIDR.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service_cidr: String,
+}
+
+/// Life of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub enum ClusterPhase {
+    /// Accepted, nothing done.
+    #[default]
+    Pending,
+    /// Keys, ranges and defaults are being made.
+    Provisioning,
+    /// The API answers.
+    Ready,
+    /// It cannot be made or run; the `Ready` condition says why.
+    Failed,
+    /// Its machines and data are being removed.
+    Deleting,
+}
+
+/// What a cluster is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Where in its life it is.
+    #[serde(default)]
+    pub phase: ClusterPhase,
+    /// `metadata.generation` that the rest speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Address of the API, `https://host:port`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub endpoint: String,
+    /// Name by which the shared port knows the cluster (TLS server name).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server_name: String,
+    /// `sha256:` and the hash of the cluster CA's public key, for joining.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca_hash: String,
+    /// Kubernetes version that is served.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Ranges in use.
+    #[serde(default)]
+    pub network: ClusterNetwork,
+    /// `Ready`, with reason and message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
