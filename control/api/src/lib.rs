@@ -3,6 +3,10 @@
 //!
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
+mod fieldpath;
+mod status;
 mod value;
 
+pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
+pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use value::{Key, Object, Value};

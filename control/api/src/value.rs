@@ -336,9 +336,9 @@ impl From<serde_json::Value> for Value {
         match json {
             J::Null => Self::Null,
             J::Bool(truth) => Self::Bool(truth),
-            J::Number(number) => number
-                .as_i64()
-                .map_or_else(|| Self::Float(number.as_f64().unwrap_or(f64::MAX)), Self::Int),
+            J::Number(number) => {
+                number.as_i64().map_or_else(|| Self::Float(number.as_f64().unwrap_or(f64::MAX)), Self::Int)
+            }
             J::String(text) => Self::String(text.into()),
             J::Array(list) => Self::List(list.into_iter().map(Self::from).collect()),
             J::Object(members) => {
