@@ -1,1 +1,6 @@
-//! Placeholder header, replaced by the crate's first commit.
+//! One cluster's API server.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod streams;

@@ -1,0 +1,19 @@
+//! What authentication, authorization and admission may see of the cluster: decoded objects, by reference.
+
+use std::sync::Arc;
+use timonel_api::Value;
+
+/// Decoded objects of one cluster, from its watch cache. Answers at once and never does I/O.
+///
+/// Resources are named by group and plural (`("apps", "deployments")`); cluster-scoped objects have the
+/// namespace `""`.
+pub trait Lookup: Send + Sync {
+    /// One object.
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
+
+    /// Objects of one namespace, or of all, in order of namespace and name.
+    fn list(&self, group: &str, resource: &str, namespace: Option<&str>) -> Vec<Arc<Value>>;
+
+    /// Changes whenever an object of this resource does: what was compiled from the objects is good until then.
+    fn generation(&self, group: &str, resource: &str) -> u64;
+}
