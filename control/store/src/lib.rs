@@ -3,9 +3,22 @@
 //! Owns durability, revisions, watch history and leases. Knows nothing of Kubernetes: keys and values are
 //! bytes.
 
+mod evaluate;
+mod hub;
+mod index;
+mod leases;
+mod memory;
+mod prefix;
+mod read;
 mod types;
 
+pub use evaluate::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_CHANGES, MAX_TXN_OPS, MAX_VALUE_BYTES};
+pub use hub::WatchLimits;
+pub use leases::MAX_LEASE_SECONDS;
+pub use memory::MemoryStore;
+pub use prefix::{PrefixStore, delete_prefix, prefixed};
+pub use read::MAX_RANGE_ITEMS;
 pub use types::{
-    Compare, Event, EventKind, KeyRange, KeyValue, LeaseId, Op, OpResult, RangeRequest, RangeResult, Revision, Store,
-    StoreError, Txn, TxnResult, WatchBatch, WatchStream,
+    Compare, Event, EventKind, KeyRange, KeyValue, Lane, LeaseId, Op, OpResult, RangeRequest, RangeResult, Revision,
+    Store, StoreError, Txn, TxnResult, WatchBatch, WatchStream,
 };

@@ -89,7 +89,20 @@ pub enum Op {
     Get(Bytes),
 }
 
-/// If every comparison holds, `then`; else `otherwise`. All or nothing, one revision.
+/// How soon a transaction must be committed. Both lanes give the same guarantees: one sequence of revisions,
+/// and what was acknowledged is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lane {
+    /// As soon as the disk allows.
+    #[default]
+    Prompt,
+    /// With the next prompt commit, or after a short wait when there is none: heartbeats and events. They have a
+    /// queue of their own, so that they neither delay prompt transactions nor cause a flush each.
+    Batched,
+}
+
+/// If every comparison holds, `then`; else `otherwise`. All or nothing, one revision. A key may be changed
+/// only once.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
     /// Conditions.
@@ -98,6 +111,8 @@ pub struct Txn {
     pub then: Vec<Op>,
     /// Steps when one does not.
     pub otherwise: Vec<Op>,
+    /// How soon.
+    pub lane: Lane,
 }
 
 /// The answer to one [`Op`], in the same place.
@@ -214,6 +229,13 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// [`StoreError::Compacted`] when `from` is gone.
     async fn watch(&self, range: KeyRange, from: Revision) -> Result<WatchStream, StoreError>;
 
+    /// Makes every open watch within `range` say how far it is, with an empty batch if need be: after this, each
+    /// delivers a batch whose revision is at least the newest at the time of the call.
+    ///
+    /// # Errors
+    /// The I/O ones.
+    async fn request_progress(&self, range: KeyRange) -> Result<(), StoreError>;
+
     /// The newest revision.
     ///
     /// # Errors
@@ -245,6 +267,45 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
 }
 
+#[async_trait]
+impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResult, StoreError> {
+        (**self).range(request).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        (**self).txn(txn).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Revision) -> Result<WatchStream, StoreError> {
+        (**self).watch(range, from).await
+    }
+
+    async fn request_progress(&self, range: KeyRange) -> Result<(), StoreError> {
+        (**self).request_progress(range).await
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        (**self).revision().await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        (**self).compact(revision).await
+    }
+
+    async fn grant_lease(&self, ttl_seconds: u64) -> Result<LeaseId, StoreError> {
+        (**self).grant_lease(ttl_seconds).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<u64, StoreError> {
+        (**self).keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        (**self).revoke_lease(lease).await
+    }
+}
+
 impl KeyRange {
     /// Exactly one key.
     #[must_use]
@@ -267,6 +328,18 @@ impl KeyRange {
             }
         }
         Self { start, end: end.into() }
+    }
+
+    /// Every key.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { start: Bytes::new(), end: Bytes::new() }
+    }
+
+    /// Whether `other` lies in it as a whole.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.start >= self.start && (self.end.is_empty() || (!other.end.is_empty() && other.end <= self.end))
     }
 
     /// Whether `key` lies in it.
