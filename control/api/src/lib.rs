@@ -4,9 +4,15 @@
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
 mod fieldpath;
+mod schema;
+mod scheme;
 mod status;
 mod value;
 
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
+pub use schema::{
+    Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, struct_of,
+};
+pub use scheme::{Group, GroupResource, Gvk, Resource, Scheme, SchemeBuilder, Subresource, Verb, api_version};
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use value::{Key, Object, Value};
