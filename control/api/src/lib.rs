@@ -4,15 +4,23 @@
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
 mod fieldpath;
+pub mod names;
+mod quantity;
 mod schema;
 mod scheme;
+mod selector;
 mod status;
 mod value;
 
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
+pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{
     Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, struct_of,
 };
 pub use scheme::{Group, GroupResource, Gvk, Resource, Scheme, SchemeBuilder, Subresource, Verb, api_version};
+pub use selector::{
+    FieldSelector, FieldSelectorError, LabelSelector, Labels, Operator, Requirement, SelectorError, field_label,
+    field_value,
+};
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use value::{Key, Object, Value};
