@@ -5,7 +5,9 @@
 mod clock;
 mod entropy;
 mod tasks;
+mod telemetry;
 
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use tasks::{OnError, Tasks};
+pub use telemetry::{Telemetry, TelemetryConfig, TelemetryError, continue_trace, propagate_trace};

@@ -1,0 +1,178 @@
+//! Watches Services and EndpointSlices and keeps the kernel's table as `program` says. Decides nothing.
+
+use crate::{
+    NodeView, Program, conntrack, health::HealthServers, nft, program::program, view::Endpoint, view::view_services,
+};
+use futures::{StreamExt, TryStreamExt};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+use timonel_runtime::{OnError, Tasks};
+use tokio::{io::AsyncWriteExt, process::Command, sync::Notify, time::Instant};
+
+/// Changes that arrive together are applied together: shortest time between two transactions.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(20);
+/// After a refused transaction the whole table is written again, this much later.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest time for the kernel to take a transaction.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Port on which upstream's proxy tells its health, which load balancers with policy `Cluster` ask.
+const HEALTHZ_PORT: u16 = 10256;
+
+/// How the proxy of a node is set up.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The node.
+    pub node: NodeView,
+    /// Ranges of the cluster's pods: clients from there count as inside.
+    pub pods: Vec<Ipv4Net>,
+    /// Destinations that pods reach with their own address; empty never masquerades their traffic.
+    pub direct: Vec<Ipv4Net>,
+    /// Where this node reaches the API server; takes the place of the endpoints of `default/kubernetes`.
+    pub api_server: Option<SocketAddrV4>,
+    /// Whether to answer on port 10256 as upstream's proxy does.
+    pub serve_healthz: bool,
+}
+
+/// What stops the proxy or makes it try again.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// `nft` could not be run.
+    #[error("running nft")]
+    Run(#[source] std::io::Error),
+    /// `nft` refused a transaction.
+    #[error("nft refused the rules: {0}")]
+    Refused(String),
+    /// `nft` took too long.
+    #[error("nft did not finish within {} s", APPLY_TIMEOUT.as_secs())]
+    Slow,
+    /// A port could not be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the proxy until `tasks` ends. The rules stay when it stops: traffic goes on while the node's agent restarts.
+///
+/// # Errors
+/// When the health port cannot be had.
+pub async fn run(client: Client, config: ProxyConfig, tasks: &Tasks) -> Result<(), ProxyError> {
+    let changed = Arc::new(Notify::new());
+    let services = reflect::<Service>(&client, tasks, &changed);
+    let slices = reflect::<EndpointSlice>(&client, tasks, &changed);
+    if services.wait_until_ready().await.is_err() || slices.wait_until_ready().await.is_err() {
+        return Ok(()); // the scope ended first
+    }
+    if config.serve_healthz {
+        let (alive, receive) = tokio::sync::watch::channel(1);
+        crate::health::listen(HEALTHZ_PORT, receive, tasks).await?;
+        tasks.spawn("healthz", OnError::Log, async move {
+            alive.closed().await;
+            Ok::<_, ProxyError>(())
+        });
+    }
+    let mut health = HealthServers::new(tasks);
+    let mut applied: Option<Program> = None;
+    loop {
+        let started = Instant::now();
+        let wanted = wanted(&services, &slices, &config);
+        health.set(&wanted.health).await;
+        let period = match apply(applied.as_ref(), &wanted, &config).await {
+            Ok(()) => {
+                if let Some(old) = &applied {
+                    conntrack::forget(&conntrack::stale(old, &wanted)).await;
+                }
+                applied = Some(wanted);
+                SHORTEST_PERIOD
+            }
+            Err(error) => {
+                tracing::error!(%error, "service rules not applied; writing the whole table again");
+                applied = None;
+                changed.notify_one();
+                RETRY
+            }
+        };
+        tokio::time::sleep_until(started + period).await;
+        changed.notified().await;
+    }
+}
+
+type Store<K> = reflector::Store<K>;
+
+fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> Store<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let changed = Arc::clone(changed);
+    tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
+        let mut events = reflector(writer, watch).boxed();
+        loop {
+            match events.try_next().await {
+                Ok(Some(_)) => changed.notify_one(),
+                Ok(None) => return Ok::<_, ProxyError>(()),
+                // The watcher itself backs off and goes on; the kernel keeps the last rules meanwhile.
+                Err(error) => tracing::debug!(%error, "watch interrupted"),
+            }
+        }
+    });
+    reader
+}
+
+fn wanted(services: &Store<Service>, slices: &Store<EndpointSlice>, config: &ProxyConfig) -> Program {
+    let (services, slices) = (services.state(), slices.state());
+    let mut views = view_services(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &config.node);
+    if let Some(address) = config.api_server {
+        let api = views.iter_mut().filter(|view| view.name == "default/kubernetes");
+        for port in api.flat_map(|view| &mut view.ports) {
+            port.endpoints = vec![Endpoint { address, local: false }];
+        }
+    }
+    program(&views, &config.node)
+}
+
+async fn apply(old: Option<&Program>, new: &Program, config: &ProxyConfig) -> Result<(), ProxyError> {
+    let script = match old {
+        Some(old) => nft::render_changes(old, new),
+        None => nft::render_full(new, &config.pods, &config.direct),
+    };
+    if script.is_empty() {
+        return Ok(());
+    }
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(ProxyError::Run)?;
+    let mut stdin = child.stdin.take().expect("piped above");
+    let work = async {
+        stdin.write_all(script.as_bytes()).await?;
+        drop(stdin);
+        child.wait_with_output().await
+    };
+    let output =
+        tokio::time::timeout(APPLY_TIMEOUT, work).await.map_err(|_| ProxyError::Slow)?.map_err(ProxyError::Run)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(ProxyError::Refused(complaint.lines().take(3).collect::<Vec<_>>().join("; ")))
+}

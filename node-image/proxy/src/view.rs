@@ -1,0 +1,270 @@
+//! What the proxy needs to know of Services and EndpointSlices, reduced to plain values. Pure.
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+/// Transport protocol of a service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, the default.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// nftables' word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("UDP") => Self::Udp,
+            Some("SCTP") => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
+}
+
+/// The node that the rules are for.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// Its name, as endpoints say it.
+    pub name: String,
+    /// Its own addresses: node ports answer on these.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// One backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Whether it runs on this node.
+    pub local: bool,
+}
+
+/// One port of a service with its backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortView {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the service's addresses.
+    pub port: u16,
+    /// Port on the node's addresses.
+    pub node_port: Option<u16>,
+    /// Backends that may take traffic, sorted; terminating ones only when no other is left.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// `namespace/name`.
+    pub name: String,
+    /// ClusterIPs (IPv4).
+    pub cluster_ips: Vec<Ipv4Addr>,
+    /// `externalIPs` and load-balancer addresses.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// Whether inside traffic stays on the node.
+    pub internal_local: bool,
+    /// Whether outside traffic stays on the node (and keeps its source address).
+    pub external_local: bool,
+    /// Seconds a client sticks to its endpoint.
+    pub affinity_seconds: Option<u32>,
+    /// Who may use the load-balancer addresses; empty is everybody.
+    pub source_ranges: Vec<String>,
+    /// Port on which the node tells load balancers whether it has endpoints.
+    pub health_check_port: Option<u16>,
+    /// Ports.
+    pub ports: Vec<PortView>,
+}
+
+/// Default of `service.spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
+const AFFINITY_SECONDS: u32 = 10_800;
+/// Label that ties a slice to its service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Services of other proxies carry this label.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Reduces services and slices to views, in order of name. Services without a ClusterIP, and those of another
+/// proxy, are left out.
+pub fn view_services<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node: &NodeView,
+) -> Vec<ServiceView> {
+    let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
+        let Some(name) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else { continue };
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        by_service.entry(format!("{namespace}/{name}")).or_default().push(slice);
+    }
+    let mut views: Vec<_> = services
+        .into_iter()
+        .filter_map(|service| {
+            let name = key(service);
+            let slices = by_service.get(&name).map_or(&[][..], Vec::as_slice);
+            view(name, service, slices, node)
+        })
+        .collect();
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    views
+}
+
+fn key(service: &Service) -> String {
+    let meta = &service.metadata;
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+fn view(name: String, service: &Service, slices: &[&EndpointSlice], node: &NodeView) -> Option<ServiceView> {
+    let spec = service.spec.as_ref()?;
+    if service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY)) {
+        return None;
+    }
+    let cluster_ips = addresses(spec.cluster_ips.as_deref().unwrap_or(spec.cluster_ip.as_slice()));
+    if cluster_ips.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let mut external_ips = addresses(spec.external_ips.as_deref().unwrap_or_default());
+    external_ips.extend(load_balancer_ips(service));
+    external_ips.sort_unstable();
+    external_ips.dedup();
+    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+        client_ip.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)
+    });
+    let ports = spec.ports.iter().flatten().filter_map(|port| {
+        Some(PortView {
+            protocol: Protocol::parse(port.protocol.as_deref()),
+            port: u16::try_from(port.port).ok()?,
+            node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+            endpoints: endpoints(slices, port.name.as_deref().unwrap_or_default(), node),
+        })
+    });
+    Some(ServiceView {
+        name,
+        cluster_ips,
+        external_ips,
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        affinity_seconds: affinity,
+        source_ranges: spec.load_balancer_source_ranges.clone().unwrap_or_default(),
+        health_check_port: spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|p| *p != 0),
+        ports: ports.collect(),
+    })
+}
+
+fn addresses(texts: &[String]) -> Vec<Ipv4Addr> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Addresses of the load balancer that the proxy may answer for; `ipMode: Proxy` asks it not to.
+fn load_balancer_ips(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    status
+        .and_then(|balancer| balancer.ingress.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
+}
+
+/// Backends of the port of that name: the ready ones; if there are none, those that still serve while they end
+/// (KEP-1669).
+fn endpoints(slices: &[&EndpointSlice], port_name: &str, node: &NodeView) -> Vec<Endpoint> {
+    let mut ready = Vec::new();
+    let mut ending = Vec::new();
+    for slice in slices {
+        let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+        let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let local = endpoint.node_name.as_deref() == Some(node.name.as_str());
+            let Some(address) = endpoint.addresses.first().and_then(|address| address.parse().ok()) else { continue };
+            let backend = Endpoint { address: SocketAddrV4::new(address, port), local };
+            let conditions = endpoint.conditions.as_ref();
+            if conditions.and_then(|c| c.ready) != Some(false) {
+                ready.push(backend);
+            } else if conditions.is_some_and(|c| c.serving == Some(true) && c.terminating == Some(true)) {
+                ending.push(backend);
+            }
+        }
+    }
+    let mut chosen = if ready.is_empty() { ending } else { ready };
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(spec: serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"namespace": "n", "name": "s"}, "spec": spec})).unwrap()
+    }
+
+    fn slice(endpoints: serde_json::Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "addressType": "IPv4",
+            "metadata": {"namespace": "n", "name": "s-1", "labels": {SERVICE_NAME: "s"}},
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn node() -> NodeView {
+        NodeView { name: "node-1".into(), addresses: vec![Ipv4Addr::new(10, 0, 0, 5)] }
+    }
+
+    #[test]
+    fn headless_external_name_and_foreign_services_are_left_out() {
+        for spec in [json!({"clusterIP": "None"}), json!({"type": "ExternalName", "externalName": "x"})] {
+            assert_eq!(view_services([&service(spec)], [], &node()), []);
+        }
+        let mut foreign = service(json!({"clusterIP": "10.96.0.1"}));
+        foreign.metadata.labels = Some([(OTHER_PROXY.to_owned(), "x".to_owned())].into());
+        assert_eq!(view_services([&foreign], [], &node()), []);
+    }
+
+    #[test]
+    fn ready_endpoints_win_over_ending_ones() {
+        let ports = json!({"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]});
+        let ready = json!({"addresses": ["10.1.0.1"], "nodeName": "node-1", "conditions": {"ready": true}});
+        let ending = json!({"addresses": ["10.1.0.2"],
+            "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let broken = json!({"addresses": ["10.1.0.3"], "conditions": {"ready": false, "serving": false}});
+        for (listed, expected) in [
+            (json!([ready, ending, broken]), vec!["10.1.0.1:8080"]),
+            (json!([ending, broken]), vec!["10.1.0.2:8080"]),
+            (json!([broken]), vec![]),
+        ] {
+            let views = view_services([&service(ports.clone())], [&slice(listed)], &node());
+            let seen: Vec<_> = views[0].ports[0].endpoints.iter().map(|e| e.address.to_string()).collect();
+            assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn a_load_balancer_in_proxy_mode_is_not_answered_for() {
+        let mut with = service(json!({"clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.9"]}));
+        with.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [
+            {"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]}}))
+        .unwrap();
+        let views = view_services([&with], [], &node());
+        assert_eq!(views[0].external_ips, [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9)]);
+    }
+}
