@@ -10,6 +10,7 @@ mod schema;
 mod scheme;
 mod selector;
 mod status;
+pub mod strategy;
 mod value;
 
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
@@ -23,4 +24,5 @@ pub use selector::{
     field_value,
 };
 pub use status::{Status, StatusCause, StatusDetails, qualified};
+pub use strategy::KindRef;
 pub use value::{Key, Object, Value};
