@@ -172,6 +172,15 @@ impl Hub {
         }
     }
 
+    /// Lets every watcher go and goes on from `revision`: for an engine that had to read its disk anew.
+    pub(crate) fn restart(&self, revision: Revision) {
+        let mut watchers = self.watchers.lock();
+        for queue in watchers.queues.values() {
+            queue.end(StoreError::Lagged);
+        }
+        *watchers = Watchers { revision, next: watchers.next, ..Watchers::default() };
+    }
+
     /// Ends every watch.
     pub(crate) fn close(&self, error: &StoreError) {
         let mut watchers = self.watchers.lock();

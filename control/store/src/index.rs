@@ -92,17 +92,17 @@ impl<V> Index<V> {
         }
     }
 
-    /// Takes one version out; whether it was there.
-    pub(crate) fn remove(&mut self, key: &[u8], position: Position) -> bool {
-        let Some(versions) = self.keys.get_mut(key) else { return false };
-        let Some(found) = versions.iter().position(|version| version.position() == position) else { return false };
-        versions.remove(found);
+    /// Takes one version out.
+    pub(crate) fn remove(&mut self, key: &[u8], position: Position) -> Option<Version<V>> {
+        let versions = self.keys.get_mut(key)?;
+        let found = versions.iter().position(|version| version.position() == position)?;
+        let removed = versions.remove(found);
         if versions.is_empty() {
             self.keys.remove(key);
         } else {
             versions.shrink_to_fit();
         }
-        true
+        Some(removed)
     }
 }
 
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn the_last_version_takes_the_key_with_it() {
         let mut index = sample();
-        assert!(index.remove(b"b", (3, 0)));
-        assert!(!index.remove(b"b", (3, 0)));
+        assert!(index.remove(b"b", (3, 0)).is_some());
+        assert!(index.remove(b"b", (3, 0)).is_none());
         assert_eq!(index.range(&KeyRange::all(), 9).count(), 1);
     }
 }

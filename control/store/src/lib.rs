@@ -3,6 +3,7 @@
 //! Owns durability, revisions, watch history and leases. Knows nothing of Kubernetes: keys and values are
 //! bytes.
 
+mod embedded;
 mod evaluate;
 mod hub;
 mod index;
@@ -10,8 +11,11 @@ mod leases;
 mod memory;
 mod prefix;
 mod read;
+#[cfg(test)]
+mod suite;
 mod types;
 
+pub use embedded::{EmbeddedConfig, EmbeddedStore};
 pub use evaluate::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_CHANGES, MAX_TXN_OPS, MAX_VALUE_BYTES};
 pub use hub::WatchLimits;
 pub use leases::MAX_LEASE_SECONDS;

@@ -1,8 +1,11 @@
 //! A part of a store as a store: one engine holds many clusters, each under a prefix of its own.
 
-use crate::types::{
-    Compare, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, RangeRequest, RangeResult, Revision, Store, StoreError,
-    Txn, TxnResult, WatchBatch, WatchStream,
+use crate::{
+    evaluate::check_bounds,
+    types::{
+        Compare, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, RangeRequest, RangeResult, Revision, Store,
+        StoreError, Txn, TxnResult, WatchBatch, WatchStream,
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -101,6 +104,7 @@ impl<S: Store> Store for PrefixStore<S> {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        check_bounds(&txn)?;
         let ops = |ops: Vec<Op>| ops.into_iter().map(|op| self.outer_op(op)).collect();
         let outer = Txn {
             compare: txn.compare.into_iter().map(|compare| self.outer_compare(compare)).collect(),
