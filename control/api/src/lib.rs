@@ -3,6 +3,7 @@
 //!
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
+mod codec;
 mod fieldpath;
 pub mod names;
 mod quantity;
@@ -13,6 +14,12 @@ mod status;
 pub mod strategy;
 mod value;
 
+pub use codec::{
+    DecodeError, Decoded, Envelope, FieldValidation, Finding, Limits, coerce, decode_json, decode_json_untyped,
+    decode_proto, decode_proto_body, decode_yaml, decode_yaml_untyped, encode_json, encode_json_into, encode_proto,
+    encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, is_proto, peek_kind, proto_list_head,
+    proto_list_item, seal,
+};
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
 pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{

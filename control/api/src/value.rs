@@ -62,6 +62,12 @@ impl Object {
         Self(members)
     }
 
+    /// Takes members that are in order of name already, each name once.
+    pub(crate) fn from_sorted(members: Vec<(Key, Value)>) -> Self {
+        debug_assert!(members.is_sorted_by(|a, b| a.0 < b.0), "members out of order");
+        Self(members)
+    }
+
     fn find(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(key, _)| key.as_str().cmp(name))
     }
