@@ -1,31 +1,23 @@
 //! Every type both ways, with random objects made from the schema; and mutated input, which must never panic.
 
-use proptest::test_runner::{RngAlgorithm, TestRng};
-use rand_core::Draw;
-
 use super::*;
 use crate::{Field, FieldType, Gvk, Object, Schema, Scheme, TypeDef, TypeId};
 
-/// A small source of choices over proptest's generator, so that every run is the same.
-mod rand_core {
-    use proptest::prelude::RngCore;
-    use proptest::test_runner::TestRng;
+/// A small source of choices (splitmix64), so that every run is the same.
+struct Draw(u64);
 
-    pub(super) struct Draw(pub(super) TestRng);
-
-    impl Draw {
-        pub(super) fn below(&mut self, bound: u32) -> u32 {
-            self.0.next_u32() % bound
-        }
-
-        pub(super) fn bits(&mut self) -> u64 {
-            self.0.next_u64()
-        }
+impl Draw {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
-}
 
-fn draw(seed: u8) -> Draw {
-    Draw(TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
+    fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.bits() % u64::from(bound)).expect("below a 32-bit bound")
+    }
 }
 
 fn word(draw: &mut Draw) -> String {
@@ -78,7 +70,7 @@ fn random_object(schema: &Schema, ty: &TypeDef, draw: &mut Draw, depth: u32) -> 
     let chance = |field: &Field| match (&field.ty, depth) {
         (FieldType::Struct(_) | FieldType::List(_) | FieldType::Map(_), 5..) => 0,
         (FieldType::SchemaOrBool(_) | FieldType::SchemaOrList(_) | FieldType::SchemaOrNames(_), 3..) => 0,
-        (_, 0..2) => 4,
+        (_, 0..=1) => 4,
         _ => 2,
     };
     let mut object = Object::new();
@@ -128,7 +120,7 @@ fn every_type_survives_json_and_protobuf() {
     let scheme = Scheme::kubernetes();
     let schema = scheme.schema();
     let limits = Limits::default();
-    let mut draw = draw(1);
+    let mut draw = Draw(1);
     for id in schema.ids() {
         let ty = schema.get(id);
         // The version document has no protobuf form.
@@ -225,7 +217,7 @@ fn mutated_input_never_panics() {
     let schema = scheme.schema();
     let limits = Limits { bytes: 1 << 20, depth: 40 };
     let pod = scheme.type_of(&Gvk::of("v1", "Pod")).expect("served");
-    let mut draw = draw(2);
+    let mut draw = Draw(2);
     let value =
         coerce(schema, pod, random_object(schema, schema.get(pod), &mut draw, 0), &limits).expect("valid").value;
     let seeds = [encode_json(&value), encode_proto(schema, pod, &value)];

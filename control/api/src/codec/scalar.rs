@@ -46,8 +46,8 @@ pub(super) fn format_time(time: Timestamp) -> String {
 
 /// `2006-01-02T15:04:05.000000Z`.
 pub(super) fn format_micro_time(time: Timestamp) -> String {
-    let micros = time.subsec_nanosecond() / 1000;
-    format!("{}.{micros:06}Z", time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    let civil = time.to_zoned(TimeZone::UTC);
+    format!("{}.{:06}Z", civil.strftime("%Y-%m-%dT%H:%M:%S"), civil.subsec_nanosecond() / 1000)
 }
 
 fn is_plain_utc(bytes: &[u8], len: usize) -> bool {
