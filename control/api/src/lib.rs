@@ -12,6 +12,7 @@ mod scheme;
 mod selector;
 mod status;
 pub mod strategy;
+pub mod validation;
 mod value;
 
 pub use codec::{
@@ -32,4 +33,5 @@ pub use selector::{
 };
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use strategy::KindRef;
+pub use validation::{validate_create, validate_status_update, validate_update};
 pub use value::{Key, Object, Value};

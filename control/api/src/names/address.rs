@@ -1,5 +1,5 @@
-//! IP addresses and ranges. Old fields accept leading zeros and IPv4-mapped IPv6, as Kubernetes always did;
-//! new fields are strict. Never resolves a host name.
+//! IP addresses and ranges. Readers are generous, as objects stored long ago may hold leading zeros; rules are
+//! not. Never resolves a host name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -48,36 +48,35 @@ pub fn is_ipv6_cidr(text: &str) -> bool {
     matches!(parse_cidr_sloppy(text), Some((IpAddr::V6(_), _)))
 }
 
-/// An address in an old field.
+/// An address in an old field: canonical or not, but no address that programs read differently.
 #[must_use]
 pub fn ip(text: &str) -> Vec<String> {
-    if parse_ip_sloppy(text).is_some() { Vec::new() } else { vec![NOT_AN_IP.to_owned()] }
+    if parse_ip_sloppy(text).is_none() {
+        return vec![NOT_AN_IP.to_owned()];
+    }
+    match text.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s".to_owned()],
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
+        Ok(_) => Vec::new(),
+    }
 }
 
-/// An address in a new field: strict, canonical.
+/// An address in a new field: canonical too.
 #[must_use]
 pub fn ip_strict(text: &str) -> Vec<String> {
-    let Some(sloppy) = parse_ip_sloppy(text) else { return vec![NOT_AN_IP.to_owned()] };
-    match text.parse::<IpAddr>() {
-        Err(_) => return vec!["must not have leading 0s".to_owned()],
-        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
-            return vec!["must not be an IPv4-mapped IPv6 address".to_owned()];
-        }
-        Ok(_) => {}
+    let broken = ip(text);
+    let canonical = parse_ip_sloppy(text).map(|ip| ip.to_string()).unwrap_or_default();
+    if !broken.is_empty() || canonical == text {
+        return broken;
     }
-    let canonical = sloppy.to_string();
-    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form (\"{canonical}\")")] }
+    vec![format!("must be in canonical form (\"{canonical}\")")]
 }
 
-/// A range in an old field.
+/// A range in an old field: canonical or not, but none that programs read differently.
 #[must_use]
 pub fn cidr(text: &str) -> Vec<String> {
-    if parse_cidr_sloppy(text).is_some() { Vec::new() } else { vec![NOT_A_CIDR.to_owned()] }
-}
-
-/// A range in a new field: strict, canonical, no host bits.
-#[must_use]
-pub fn cidr_strict(text: &str) -> Vec<String> {
     if parse_cidr_sloppy(text).is_none() {
         return vec![NOT_A_CIDR.to_owned()];
     }
@@ -91,8 +90,18 @@ pub fn cidr_strict(text: &str) -> Vec<String> {
     if net.addr() != net.network() {
         return vec!["must not have bits set beyond the prefix length".to_owned()];
     }
-    let canonical = net.to_string();
-    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form (\"{canonical}\")")] }
+    Vec::new()
+}
+
+/// A range in a new field: canonical too.
+#[must_use]
+pub fn cidr_strict(text: &str) -> Vec<String> {
+    let broken = cidr(text);
+    let canonical = text.parse::<ipnet::IpNet>().map(|net| net.to_string()).unwrap_or_default();
+    if !broken.is_empty() || canonical == text {
+        return broken;
+    }
+    vec![format!("must be in canonical form (\"{canonical}\")")]
 }
 
 /// An address that a Service may send to: not unspecified, loopback, link-local.
@@ -129,14 +138,16 @@ mod tests {
     fn addresses_are_judged() {
         let table: &[(Check, &str, &str)] = &[
             (ip, "10.0.0.1", ""),
-            (ip, "010.0.0.1", ""),
-            (ip, "::ffff:1.2.3.4", ""),
+            (ip, "2001:DB8::1", ""),
+            (ip, "010.0.0.1", "must not have leading 0s"),
+            (ip, "::ffff:1.2.3.4", "must not be an IPv4-mapped IPv6 address"),
             (ip, "10.0.0", NOT_AN_IP),
             (ip, "256.0.0.1", NOT_AN_IP),
             (ip_strict, "010.0.0.1", "must not have leading 0s"),
             (ip_strict, "::ffff:1.2.3.4", "must not be an IPv4-mapped IPv6 address"),
             (ip_strict, "2001:DB8::1", "must be in canonical form (\"2001:db8::1\")"),
-            (cidr, "10.0.0.1/8", ""),
+            (cidr, "10.0.0.0/8", ""),
+            (cidr, "10.0.0.1/8", "must not have bits set beyond the prefix length"),
             (cidr, "10.0.0.1", NOT_A_CIDR),
             (cidr, "10.0.0.1/33", NOT_A_CIDR),
             (cidr_strict, "10.0.0.1/8", "must not have bits set beyond the prefix length"),
