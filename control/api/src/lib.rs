@@ -4,6 +4,7 @@
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
 mod codec;
+mod defaulting;
 mod fieldpath;
 pub mod names;
 mod quantity;
@@ -21,6 +22,7 @@ pub use codec::{
     encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, is_proto, peek_kind, proto_list_head,
     proto_list_item, seal,
 };
+pub use defaulting::{default_object, default_type};
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
 pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{

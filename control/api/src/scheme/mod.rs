@@ -7,8 +7,9 @@ mod load;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use crate::defaulting::Plan;
 use crate::schema::{Schema, SchemaBuilder, TableError, Tables, TypeId};
 use crate::{Key, Value};
 
@@ -242,6 +243,7 @@ pub struct Scheme {
     by_plural: HashMap<Gvk, usize>,
     by_kind: HashMap<Gvk, usize>,
     kinds: HashMap<Gvk, TypeId>,
+    defaults: OnceLock<Plan>,
 }
 
 impl Scheme {
@@ -279,6 +281,11 @@ impl Scheme {
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// What defaulting does for each type, worked out at first use.
+    pub(crate) fn default_plan(&self) -> &Plan {
+        self.defaults.get_or_init(|| Plan::of(&self.schema))
     }
 
     /// All resources, in the order discovery lists them.
