@@ -1,1 +1,22 @@
-//! Placeholder header, replaced by the crate's first commit.
+//! The built-in controllers of a cluster: each a pure `plan(view, key, now)` over shared caches, all carried out by one
+//! executor in one task. They speak to any Kubernetes API server through `kube::Client`. Load balancers, routes and
+//! the initialisation of nodes belong to the cloud controller, never here.
+
+mod cluster;
+mod common;
+#[cfg(test)]
+mod converge_tests;
+mod framework;
+mod run;
+mod signing;
+#[cfg(test)]
+mod testing;
+mod workloads;
+
+pub use framework::{
+    Action, Answer, Cache, Change, Controller, Failure, Graph, Key, Kind, Leftover, Member, Memory, Note, Object, Plan,
+    Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write, check_writers, print_graph,
+    reference,
+};
+pub use run::{ControllersConfig, Error, NodeRanges, controllers, run};
+pub use signing::{CertificateSigner, SignRequest};

@@ -1,0 +1,158 @@
+//! The graph of ownership over every object of a cluster: who owns whom, who waits to be deleted. It is fed by the
+//! caches and, for all other kinds, by watches of metadata only. It never decides; the garbage collector does.
+
+use super::kinds::{Key, Resource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the graph knows of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Its resource.
+    pub resource: Resource,
+    /// Where it lives.
+    pub key: Key,
+    /// Its version when last seen.
+    pub resource_version: String,
+    /// Its owners.
+    pub owners: Vec<OwnerReference>,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether its deletion was requested.
+    pub deleting: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Graph {
+    members: BTreeMap<String, Member>,
+    dependents: BTreeMap<String, BTreeSet<String>>,
+    counts: BTreeMap<(Resource, String), usize>,
+    dirty: BTreeSet<String>,
+    resources: Vec<Resource>,
+    complete: bool,
+}
+
+impl Graph {
+    /// The object with this uid.
+    #[must_use]
+    pub fn get(&self, uid: &str) -> Option<&Member> {
+        self.members.get(uid)
+    }
+
+    /// The objects that name `uid` as an owner.
+    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = (&'a String, &'a Member)> + use<'a> {
+        self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.members.get_key_value(uid))
+    }
+
+    /// How many objects of `plural` (with its group, as in `deployments.apps`) a namespace holds.
+    #[must_use]
+    pub fn count(&self, group_resource: &str, namespace: &str) -> usize {
+        let (plural, group) = group_resource.split_once('.').unwrap_or((group_resource, ""));
+        let found = self.resources.iter().filter(|resource| &*resource.plural == plural && resource.group() == group);
+        found.map(|resource| self.counts.get(&(resource.clone(), namespace.to_owned())).copied().unwrap_or(0)).sum()
+    }
+
+    /// Every resource that the server offers and that can be listed, watched and deleted.
+    #[must_use]
+    pub fn resources(&self) -> &[Resource] {
+        &self.resources
+    }
+
+    /// The resource of an owner reference.
+    #[must_use]
+    pub fn resource(&self, api_version: &str, kind: &str) -> Option<&Resource> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        self.resources.iter().find(|resource| &*resource.kind == kind && resource.group() == group)
+    }
+
+    /// Whether every resource's first list is complete: before that, an absent owner means nothing.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Says which resources exist.
+    pub fn set_resources(&mut self, resources: Vec<Resource>) {
+        self.resources = resources;
+    }
+
+    /// Says whether all first lists are complete.
+    pub fn set_complete(&mut self, complete: bool) {
+        self.complete = complete;
+    }
+
+    /// Takes in an object's metadata as it is.
+    pub fn apply(&mut self, resource: &Resource, meta: &ObjectMeta) {
+        let Some(uid) = meta.uid.clone() else { return };
+        let member = Member {
+            resource: resource.clone(),
+            key: Key::of(meta),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            owners: meta.owner_references.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+        };
+        if !self.worth_a_look(&uid, &member) {
+            if let Some(known) = self.members.get_mut(&uid) {
+                known.resource_version = member.resource_version;
+            }
+            return;
+        }
+        self.unlink(&uid);
+        for owner in &member.owners {
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+            self.dirty.insert(owner.uid.clone());
+        }
+        *self.counts.entry((resource.clone(), member.key.namespace.clone())).or_default() += 1;
+        self.members.insert(uid.clone(), member);
+        self.dirty.insert(uid);
+    }
+
+    /// Takes in that an object is gone.
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(member) = self.unlink(uid) {
+            self.dirty.extend(member.owners.into_iter().map(|owner| owner.uid));
+            self.dirty.extend(self.dependents.get(uid).into_iter().flatten().cloned());
+        }
+    }
+
+    /// The uids of `resource` that are known, to find those that a new list lacks.
+    #[must_use]
+    pub fn known(&self, resource: &Resource) -> Vec<String> {
+        let of_resource = self.members.iter().filter(|(_, member)| member.resource == *resource);
+        of_resource.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The uids that deserve a look; empties the list.
+    pub fn take_dirty(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Most changes (a status, a label) touch nothing that ownership depends on.
+    fn worth_a_look(&self, uid: &str, member: &Member) -> bool {
+        self.members.get(uid).is_none_or(|known| {
+            known.owners != member.owners || known.finalizers != member.finalizers || known.deleting != member.deleting
+        })
+    }
+
+    fn unlink(&mut self, uid: &str) -> Option<Member> {
+        let member = self.members.remove(uid)?;
+        for owner in &member.owners {
+            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                dependents.remove(uid);
+                if dependents.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        let place = (member.resource.clone(), member.key.namespace.clone());
+        if let Some(count) = self.counts.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&place);
+            }
+        }
+        Some(member)
+    }
+}

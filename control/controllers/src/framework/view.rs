@@ -1,0 +1,106 @@
+//! What the engine remembers between looks: answers to questions that only the server can settle, and the last
+//! failure of each key. Bounded; never a source of truth for anything that the caches hold.
+
+use super::kinds::{Key, Resource};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Answers kept at most; the oldest goes first.
+const MAX_ANSWERS: usize = 4096;
+
+/// Something only a live request can settle.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// Which uid lives at this place, if any?
+    Uid {
+        /// The resource.
+        resource: Resource,
+        /// Where.
+        key: Key,
+    },
+    /// What is left in this namespace?
+    Contents {
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+/// What a kind still has in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// The resource.
+    pub resource: Resource,
+    /// How many objects.
+    pub count: usize,
+    /// How many objects carry each finalizer.
+    pub finalizers: BTreeMap<String, usize>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The uid that lives there; none when nothing does.
+    Uid(Option<String>),
+    /// What is left, and which groups could not be asked.
+    Contents {
+        /// Resources with objects left.
+        left: Vec<Leftover>,
+        /// Errors of discovery and of lists.
+        errors: Vec<String>,
+    },
+}
+
+/// The last failed attempt of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// `FailedCreate`, `FailedDelete` or `FailedUpdate`.
+    pub reason: &'static str,
+    /// The server's words.
+    pub message: String,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Memory {
+    answers: BTreeMap<Question, (Timestamp, Answer)>,
+    failures: BTreeMap<(&'static str, Key), Failure>,
+}
+
+impl Memory {
+    /// The answer to `question`, if it was given at or after `since`.
+    #[must_use]
+    pub fn answer(&self, question: &Question, since: Timestamp) -> Option<&Answer> {
+        self.answers.get(question).filter(|(at, _)| *at >= since).map(|(_, answer)| answer)
+    }
+
+    /// When `question` was answered last.
+    #[must_use]
+    pub fn answered_at(&self, question: &Question) -> Option<Timestamp> {
+        self.answers.get(question).map(|(at, _)| *at)
+    }
+
+    /// The failure of `controller`'s last attempt at `key`, if it failed.
+    #[must_use]
+    pub fn failure(&self, controller: &'static str, key: &Key) -> Option<&Failure> {
+        self.failures.get(&(controller, key.clone()))
+    }
+
+    /// Remembers an answer.
+    pub fn learn(&mut self, question: Question, now: Timestamp, answer: Answer) {
+        if self.answers.len() >= MAX_ANSWERS
+            && let Some(oldest) =
+                self.answers.iter().min_by_key(|(_, (at, _))| *at).map(|(question, _)| question.clone())
+        {
+            self.answers.remove(&oldest);
+        }
+        self.answers.insert(question, (now, answer));
+    }
+
+    /// Remembers how `controller`'s attempt at `key` ended.
+    pub fn attempted(&mut self, controller: &'static str, key: &Key, failure: Option<Failure>) {
+        match failure {
+            Some(failure) => self.failures.insert((controller, key.clone()), failure),
+            None => self.failures.remove(&(controller, key.clone())),
+        };
+    }
+}

@@ -1,0 +1,106 @@
+//! Entry: configuration, the table of controllers, and the loop that runs them for one cluster.
+
+use crate::{
+    cluster,
+    framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
+    signing::CertificateSigner,
+    workloads,
+};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use std::{fmt, sync::Arc, time::Duration};
+use timonel_runtime::{Clock, Entropy, Tasks};
+
+/// The pod ranges that nodes get.
+#[derive(Clone, Debug)]
+pub struct NodeRanges {
+    /// The cluster's pod ranges: one, or one of each family.
+    pub cluster: Vec<IpNet>,
+    /// Prefix length of a node's IPv4 range.
+    pub mask_v4: u8,
+    /// Prefix length of a node's IPv6 range.
+    pub mask_v6: u8,
+}
+
+/// What a cluster's controllers need to know.
+#[derive(Clone)]
+pub struct ControllersConfig {
+    /// The time.
+    pub clock: Clock,
+    /// Randomness (reserved for secrets that controllers generate).
+    pub entropy: Entropy,
+    /// Names the cluster in logs.
+    pub cluster_name: String,
+    /// What `kube-root-ca.crt` publishes in every namespace.
+    pub cluster_ca_pem: String,
+    /// Signs certificate requests; without it they stay pending.
+    pub signers: Option<Arc<dyn CertificateSigner>>,
+    /// A node that has not reported for this long is no longer ready.
+    pub node_monitor_grace: Duration,
+    /// Allocates pod ranges to nodes; none where something else does.
+    pub node_ranges: Option<NodeRanges>,
+    /// Finished pods kept before the oldest are removed.
+    pub terminated_pod_threshold: usize,
+}
+
+impl ControllersConfig {
+    /// Upstream's defaults, without signers and without pod ranges.
+    #[must_use]
+    pub fn new(clock: Clock, entropy: Entropy, cluster_name: &str, cluster_ca_pem: &str) -> Self {
+        Self {
+            clock,
+            entropy,
+            cluster_name: cluster_name.to_owned(),
+            cluster_ca_pem: cluster_ca_pem.to_owned(),
+            signers: None,
+            node_monitor_grace: Duration::from_secs(50),
+            node_ranges: None,
+            terminated_pod_threshold: 12_500,
+        }
+    }
+}
+
+impl fmt::Debug for ControllersConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ControllersConfig")
+            .field("cluster_name", &self.cluster_name)
+            .field("signers", &self.signers.is_some())
+            .field("node_monitor_grace", &self.node_monitor_grace)
+            .field("node_ranges", &self.node_ranges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the controllers of a cluster cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The table of controllers contradicts itself.
+    #[error("controllers contradict one another")]
+    Writers(#[from] TwoWriters),
+}
+
+/// Every controller, in the order of the table.
+#[must_use]
+pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
+    let mut all = workloads::controllers();
+    all.extend(cluster::controllers(config));
+    all
+}
+
+/// Runs a cluster's controllers until `tasks` ends.
+///
+/// # Errors
+/// When two controllers claim the same field.
+pub async fn run(client: kube::Client, config: ControllersConfig, tasks: &Tasks) -> Result<(), Error> {
+    let controllers = controllers(&config);
+    check_writers(&controllers)?;
+    let executor = Executor {
+        client,
+        clock: config.clock.clone(),
+        signer: config.signers.clone(),
+        recorder: Mutex::new(Recorder::default()),
+    };
+    tracing::info!(cluster = %config.cluster_name, controllers = controllers.len(), "controllers start");
+    Box::pin(Engine::new(executor, controllers).run(tasks.token())).await;
+    Ok(())
+}

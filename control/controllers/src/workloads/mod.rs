@@ -1,0 +1,13 @@
+//! Controllers of workloads: pods from templates.
+
+mod deployment;
+mod deployment_scale;
+mod deployment_status;
+mod replicas;
+
+use crate::framework::Controller;
+
+/// The controllers of this family.
+pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
+    vec![Box::new(replicas::ReplicaSets), Box::new(replicas::ReplicationControllers), Box::new(deployment::Deployments)]
+}
