@@ -129,6 +129,30 @@ impl AdmissionError {
     }
 }
 
+impl From<AdmissionError> for timonel_api::Status {
+    fn from(error: AdmissionError) -> Self {
+        let causes = error.causes.into_iter().map(|cause| timonel_api::StatusCause {
+            reason: cause.kind.into(),
+            message: cause.message,
+            field: cause.field,
+        });
+        Self {
+            code: error.code,
+            reason: error.reason.into(),
+            message: error.message,
+            details: Some(Box::new(timonel_api::StatusDetails {
+                group: error.group.into(),
+                kind: error.kind.into(),
+                name: error.name.into(),
+                uid: "".into(),
+                causes: causes.collect(),
+                retry_after_seconds: error.retry_after_seconds.unwrap_or(0),
+            })),
+            continue_token: None,
+        }
+    }
+}
+
 fn cause_value(cause: &Cause) -> Value {
     let mut value = Value::object();
     for (field, text) in [("reason", cause.kind), ("message", &cause.message), ("field", &cause.field)] {

@@ -16,4 +16,12 @@ pub trait Lookup: Send + Sync {
 
     /// Changes whenever an object of this resource does: what was compiled from the objects is good until then.
     fn generation(&self, group: &str, resource: &str) -> u64;
+
+    /// Pods of a node, in one namespace or (`""`) in all. An implementation with an index by node should
+    /// override this: the Node authorizer asks it for every object that a kubelet reads.
+    fn pods_of_node(&self, node: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let mut pods = self.list("", "pods", (!namespace.is_empty()).then_some(namespace));
+        pods.retain(|pod| pod.str_at(&["spec", "nodeName"]) == node);
+        pods
+    }
 }

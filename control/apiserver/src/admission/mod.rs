@@ -6,6 +6,8 @@
 mod error;
 mod lookup;
 mod request;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::{AdmissionError, Cause};
 pub use lookup::Lookup;

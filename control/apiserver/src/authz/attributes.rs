@@ -1,6 +1,9 @@
 //! What a request wants to do, and the answer to whether it may.
 
-use crate::{admission::Lookup, authn::User};
+use crate::{
+    admission::{AdmissionError, Lookup},
+    authn::User,
+};
 
 /// One action on one resource (or on a path that is no resource).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +99,12 @@ pub trait Authorizer: Send + Sync + std::fmt::Debug {
     fn authorize(&self, user: &User, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision;
 }
 
+impl<A: Authorizer + ?Sized> Authorizer for std::sync::Arc<A> {
+    fn authorize(&self, user: &User, attributes: &Attributes<'_>, lookup: &dyn Lookup) -> Decision {
+        (**self).authorize(user, attributes, lookup)
+    }
+}
+
 /// Asks several authorizers in order: the first that has an opinion decides.
 #[derive(Debug)]
 pub struct Union(Vec<Box<dyn Authorizer>>);
@@ -143,6 +152,13 @@ pub fn forbidden_message(user: &User, attributes: &Attributes<'_>, reason: &str)
         message.push_str(reason);
     }
     message
+}
+
+/// 403 for a request that no authorizer allows.
+#[must_use]
+pub fn forbidden(user: &User, attributes: &Attributes<'_>, reason: &str) -> AdmissionError {
+    let message = forbidden_message(user, attributes, reason);
+    AdmissionError::forbidden(attributes.group, attributes.resource, attributes.name, &message)
 }
 
 #[cfg(test)]
