@@ -1,0 +1,322 @@
+//! What follows from a look at the fleet. Pure: a view and the time in, actions out; the next look sees the effect.
+
+use super::{operations, view::FleetView};
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+use timonel_fleet::{
+    Cluster, ClusterNetwork, ClusterPhase, ClusterStatus, FINALIZER, LABEL_CLUSTER, LABEL_POOL, Machine, MachinePhase,
+    MachineSpec, NodePool, NodePoolStatus, Operation,
+};
+
+/// Default range of ClusterIPs; it never leaves a cluster, so every cluster may have the same.
+const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// Pod ranges are chosen from `10.{FIRST..=LAST}.0.0/16`, one a cluster.
+const POD_RANGES: std::ops::RangeInclusive<u8> = 128..=250;
+/// Machines ordered or removed for one pool in one look.
+const MACHINES_PER_LOOK: usize = 50;
+/// Most machines of a pool.
+const MAX_POOL: i32 = 5_000;
+
+/// One thing to do. Every write names the version of the object that it was decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put or take our finalizer.
+    Finalizer {
+        /// On which object.
+        cluster: Box<Cluster>,
+        /// Put, or take.
+        present: bool,
+    },
+    /// Write a cluster's status.
+    ClusterStatus(Box<Cluster>),
+    /// Make keys and serve the API.
+    Open(Box<Cluster>),
+    /// Stop serving and delete the cluster's data, for good.
+    Discard(Box<Cluster>),
+    /// Have the cloud release everything that carries the cluster's tag.
+    Release(Box<Cluster>),
+    /// Delete a pool of a cluster that goes.
+    DeletePool(Box<NodePool>),
+    /// Order a machine.
+    CreateMachine(Box<Machine>),
+    /// Give a machine back.
+    DeleteMachine(Box<Machine>),
+    /// Write a pool's status.
+    PoolStatus(Box<NodePool>),
+    /// Record a long action.
+    CreateOperation(Box<Operation>),
+    /// Write how far a long action is.
+    OperationStatus(Box<Operation>),
+}
+
+/// Reasons of the `Ready` condition.
+#[derive(Clone, Copy, Debug)]
+pub struct Reasons;
+
+impl Reasons {
+    /// The API answers.
+    pub const SERVING: &str = "Serving";
+    /// Keys and API are being made.
+    pub const PROVISIONING: &str = "Provisioning";
+    /// The spec cannot be had.
+    pub const INVALID: &str = "InvalidSpec";
+    /// The API could not be started.
+    pub const FAILED: &str = "Failed";
+    /// It is going.
+    pub const DELETING: &str = "Deleting";
+    /// Some machines are not ready.
+    pub const SCALING: &str = "Scaling";
+    /// All machines are ready.
+    pub const COMPLETE: &str = "Complete";
+    /// The pool's cluster does not exist.
+    pub const NO_CLUSTER: &str = "ClusterNotFound";
+}
+
+/// Everything to do now.
+#[must_use]
+pub fn plan(view: &FleetView, now: Timestamp) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut taken: BTreeSet<Ipv4Net> = view.clusters.iter().filter_map(|cluster| pod_range(cluster)).collect();
+    for cluster in &view.clusters {
+        if cluster.metadata.deletion_timestamp.is_some() {
+            actions.extend(plan_deletion(view, cluster, now));
+        } else {
+            actions.extend(plan_cluster(view, cluster, &mut taken, now));
+        }
+    }
+    for pool in &view.pools {
+        plan_pool(view, pool, now, &mut actions);
+    }
+    actions.extend(operations::plan(view, now));
+    actions
+}
+
+fn pod_range(cluster: &Cluster) -> Option<Ipv4Net> {
+    let chosen = cluster.status.as_ref().map(|status| &status.network.pod_cidr).filter(|cidr| !cidr.is_empty());
+    chosen.unwrap_or(&cluster.spec.network.pod_cidr).parse().ok()
+}
+
+fn has_finalizer(cluster: &Cluster) -> bool {
+    cluster.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+fn plan_cluster(view: &FleetView, cluster: &Cluster, taken: &mut BTreeSet<Ipv4Net>, now: Timestamp) -> Option<Action> {
+    if !has_finalizer(cluster) {
+        return Some(Action::Finalizer { cluster: Box::new(cluster.clone()), present: true });
+    }
+    let old = cluster.status.clone().unwrap_or_default();
+    let facts = view.facts.get(cluster.metadata.uid.as_deref().unwrap_or_default()).cloned().unwrap_or_default();
+    let mut status = ClusterStatus { observed_generation: cluster.metadata.generation, ..old.clone() };
+    let network = if old.network.pod_cidr.is_empty() { choose(&cluster.spec.network, taken) } else { Ok(old.network) };
+    match network {
+        Ok(network) => status.network = network,
+        Err(message) => {
+            status.phase = ClusterPhase::Failed;
+            set_ready(&mut status.conditions, false, Reasons::INVALID, &message, now);
+            return changed(cluster, status);
+        }
+    }
+    if !facts.serving {
+        status.phase = if facts.failure.is_some() { ClusterPhase::Failed } else { ClusterPhase::Provisioning };
+        let (reason, message) = match &facts.failure {
+            Some(failure) => (Reasons::FAILED, failure.as_str()),
+            None => (Reasons::PROVISIONING, "keys and API are being made"),
+        };
+        set_ready(&mut status.conditions, false, reason, message, now);
+        // A process that starts again opens what was ready without taking the word back.
+        let was_ready = cluster.status.as_ref().is_some_and(|old| old.phase == ClusterPhase::Ready);
+        let write = (!was_ready).then(|| changed(cluster, status.clone())).flatten();
+        return write.or_else(|| {
+            let mut cluster = cluster.clone();
+            cluster.status.get_or_insert_default().network = status.network;
+            Some(Action::Open(Box::new(cluster)))
+        });
+    }
+    status.phase = ClusterPhase::Ready;
+    status.endpoint.clone_from(&view.endpoint);
+    status.server_name = server_name(cluster);
+    status.ca_hash = facts.ca_hash;
+    status.version.clone_from(&view.version);
+    set_ready(&mut status.conditions, true, Reasons::SERVING, "the API answers", now);
+    changed(cluster, status)
+}
+
+fn changed(cluster: &Cluster, status: ClusterStatus) -> Option<Action> {
+    if cluster.status.as_ref() == Some(&status) {
+        return None;
+    }
+    Some(Action::ClusterStatus(Box::new(Cluster { status: Some(status), ..cluster.clone() })))
+}
+
+/// Name by which the shared port knows a cluster.
+pub(crate) fn server_name(cluster: &Cluster) -> String {
+    let meta = &cluster.metadata;
+    let (name, project) = (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
+    format!("{name}.{project}.clusters.timonel.internal")
+}
+
+/// Checks the ranges asked for and chooses those that were not.
+fn choose(wanted: &ClusterNetwork, taken: &mut BTreeSet<Ipv4Net>) -> Result<ClusterNetwork, String> {
+    let service: Ipv4Net = if wanted.service_cidr.is_empty() { SERVICE_CIDR } else { &wanted.service_cidr }
+        .parse()
+        .map_err(|_| format!("spec.network.serviceCidr: {:?} is not an IPv4 CIDR", wanted.service_cidr))?;
+    if !(12..=24).contains(&service.prefix_len()) {
+        return Err(format!("spec.network.serviceCidr: {service} is not between a /12 and a /24"));
+    }
+    let pods = if wanted.pod_cidr.is_empty() {
+        free_range(taken).ok_or("no free pod range is left; set spec.network.podCidr")?
+    } else {
+        wanted.pod_cidr.parse().map_err(|_| format!("spec.network.podCidr: {:?} is not an IPv4 CIDR", wanted.pod_cidr))?
+    };
+    if !(8..=22).contains(&pods.prefix_len()) {
+        return Err(format!("spec.network.podCidr: {pods} is not between a /8 and a /22"));
+    }
+    if pods.contains(&service) || service.contains(&pods) {
+        return Err(format!("spec.network: {pods} and {service} overlap"));
+    }
+    taken.insert(pods);
+    Ok(ClusterNetwork { pod_cidr: pods.to_string(), service_cidr: service.to_string() })
+}
+
+fn free_range(taken: &BTreeSet<Ipv4Net>) -> Option<Ipv4Net> {
+    let ranges = POD_RANGES.map(|second| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16));
+    ranges.into_iter().find(|range| !taken.iter().any(|other| other.contains(range) || range.contains(other)))
+}
+
+/// Pools first, then their machines, then what the cloud still holds, then the data, and only then the object.
+fn plan_deletion(view: &FleetView, cluster: &Cluster, now: Timestamp) -> Vec<Action> {
+    if !has_finalizer(cluster) {
+        return Vec::new();
+    }
+    let uid = cluster.metadata.uid.clone().unwrap_or_default();
+    let facts = view.facts.get(&uid).cloned().unwrap_or_default();
+    let pools: Vec<_> = view.pools_of(cluster).collect();
+    let machines = view.machines.iter().filter(|machine| machine.spec.cluster_uid == uid).count();
+    let message = match (pools.len(), machines, facts.released) {
+        (0, 0, true) => "data is being deleted".to_owned(),
+        (0, 0, false) => "load balancers, volumes and routes are being released".to_owned(),
+        (pools, machines, _) => format!("{pools} node pools and {machines} machines are left"),
+    };
+    let mut status = cluster.status.clone().unwrap_or_default();
+    status.phase = ClusterPhase::Deleting;
+    set_ready(&mut status.conditions, false, Reasons::DELETING, &message, now);
+    let mut actions: Vec<_> = changed(cluster, status).into_iter().collect();
+    let cluster = Box::new(cluster.clone());
+    let doomed = pools.iter().filter(|pool| pool.metadata.deletion_timestamp.is_none());
+    actions.extend(doomed.map(|pool| Action::DeletePool(Box::new(NodePool::clone(pool)))));
+    if pools.is_empty() && machines == 0 && actions.is_empty() {
+        actions.push(match (facts.released, facts.serving) {
+            (false, _) => Action::Release(cluster),
+            (true, true) => Action::Discard(cluster),
+            (true, false) => Action::Finalizer { cluster, present: false },
+        });
+    }
+    actions
+}
+
+fn plan_pool(view: &FleetView, pool: &NodePool, now: Timestamp, actions: &mut Vec<Action>) {
+    let machines: Vec<_> = view.machines_of(pool).collect();
+    let cluster = view.cluster_of(pool);
+    let deleting = pool.metadata.deletion_timestamp.is_some();
+    let wanted = if deleting { 0 } else { usize::try_from(pool.spec.replicas.clamp(0, MAX_POOL)).expect("clamped") };
+    let living: Vec<_> = machines.iter().filter(|machine| machine.metadata.deletion_timestamp.is_none()).collect();
+    if living.len() > wanted {
+        let mut spare = living.clone();
+        spare.sort_by_key(|machine| (phase(machine) == MachinePhase::Running, std::cmp::Reverse(created(machine))));
+        let extra = spare.into_iter().take((living.len() - wanted).min(MACHINES_PER_LOOK));
+        actions.extend(extra.map(|machine| Action::DeleteMachine(Box::new(Machine::clone(machine)))));
+    } else if let Some(cluster) = cluster.filter(|cluster| ready(cluster)) {
+        let missing = (wanted - living.len()).min(MACHINES_PER_LOOK);
+        let orders = (0..missing).map(|nth| Action::CreateMachine(Box::new(order(pool, cluster, living.len() + nth))));
+        actions.extend(orders);
+    }
+    let up = machines.iter().filter(|machine| phase(machine) == MachinePhase::Running).count();
+    let mut status = pool.status.clone().unwrap_or_default();
+    status.observed_generation = pool.metadata.generation;
+    status.replicas = i32::try_from(machines.len()).unwrap_or(i32::MAX);
+    status.ready_replicas = i32::try_from(up).unwrap_or(i32::MAX);
+    let (done, reason, message) = match cluster {
+        None => (false, Reasons::NO_CLUSTER, format!("cluster {:?} does not exist in this project", pool.spec.cluster)),
+        Some(_) if up == wanted && machines.len() == wanted => (true, Reasons::COMPLETE, format!("{up} of {wanted} ready")),
+        Some(_) => (false, Reasons::SCALING, format!("{up} of {wanted} ready")),
+    };
+    set_ready(&mut status.conditions, done, reason, &message, now);
+    if pool.status.as_ref() != Some(&status) {
+        let status = Some::<NodePoolStatus>(status);
+        actions.push(Action::PoolStatus(Box::new(NodePool { status, ..pool.clone() })));
+    }
+}
+
+fn ready(cluster: &Cluster) -> bool {
+    cluster.metadata.deletion_timestamp.is_none()
+        && cluster.status.as_ref().is_some_and(|status| status.phase == ClusterPhase::Ready)
+}
+
+fn phase(machine: &Machine) -> MachinePhase {
+    machine.status.as_ref().map_or(MachinePhase::Pending, |status| status.phase)
+}
+
+fn created(machine: &Machine) -> Option<Timestamp> {
+    machine.metadata.creation_timestamp.as_ref().map(|time| time.0)
+}
+
+/// The `nth` machine of a pool. It goes with the pool, and carries nothing secret.
+fn order(pool: &NodePool, cluster: &Cluster, nth: usize) -> Machine {
+    let status = cluster.status.clone().unwrap_or_default();
+    let cluster_name = cluster.metadata.name.clone().unwrap_or_default();
+    let pool_name = pool.metadata.name.clone().unwrap_or_default();
+    let zones = &pool.spec.zones;
+    let user_data = serde_json::json!({
+        "server": status.endpoint,
+        "serverName": status.server_name,
+        "authorityHash": status.ca_hash,
+    });
+    let spec = MachineSpec {
+        cluster: cluster_name.clone(),
+        cluster_uid: cluster.metadata.uid.clone().unwrap_or_default(),
+        pool: pool_name.clone(),
+        instance_type: pool.spec.instance_type.clone(),
+        zone: if zones.is_empty() { String::new() } else { zones[nth % zones.len()].clone() },
+        image: pool.spec.image.clone(),
+        user_data: user_data.to_string(),
+    };
+    let mut machine = Machine::new(pool.metadata.namespace.as_deref().unwrap_or_default(), "", spec);
+    machine.metadata.name = None;
+    machine.metadata.generate_name = Some(format!("{pool_name}-"));
+    machine.metadata.labels = Some([(LABEL_CLUSTER.to_owned(), cluster_name), (LABEL_POOL.to_owned(), pool_name)].into());
+    machine.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: pool.api_version.clone(),
+        kind: "NodePool".to_owned(),
+        name: pool.metadata.name.clone().unwrap_or_default(),
+        uid: pool.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }]);
+    machine
+}
+
+/// Sets the `Ready` condition; its time changes only with its status.
+pub(crate) fn set_ready(conditions: &mut Vec<Condition>, ready: bool, reason: &str, message: &str, now: Timestamp) {
+    let status = if ready { "True" } else { "False" };
+    let old = conditions.iter().position(|condition| condition.type_ == "Ready");
+    let since = old.map(|at| &conditions[at]).filter(|old| old.status == status);
+    let since = since.map_or(Time(now), |old| old.last_transition_time.clone());
+    let condition = Condition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: since,
+        observed_generation: None,
+    };
+    match old {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
