@@ -2,9 +2,7 @@
 
 mod operations;
 mod plan;
-mod run;
 mod view;
 
 pub use plan::{Action, Reasons, plan};
-pub(crate) use run::run;
 pub use view::{ClusterFacts, FleetView};
