@@ -4,9 +4,11 @@
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
 mod codec;
+mod conversion;
 mod defaulting;
 mod fieldpath;
 pub mod names;
+mod patch;
 mod quantity;
 mod schema;
 mod scheme;
@@ -22,8 +24,10 @@ pub use codec::{
     encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, is_proto, peek_kind, proto_list_head,
     proto_list_item, seal,
 };
+pub use conversion::{ConversionError, convert};
 pub use defaulting::{default_object, default_type};
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
+pub use patch::{PatchError, PatchKind, apply_patch, json_patch, merge_patch, strategic_merge_patch};
 pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{
     Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, struct_of,

@@ -32,6 +32,16 @@ pub fn decode_json_untyped(bytes: &[u8], limits: &Limits) -> Result<Value, Decod
     Ok(value)
 }
 
+/// Decodes any JSON and says which members are there twice.
+pub(crate) fn decode_json_findings(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Finding>), DecodeError> {
+    let text = utf8(bytes, limits)?;
+    let schema = Schema::default();
+    let mut parser = Parser::new(&schema, &text, limits);
+    let value = parser.any(&ROOT, true)?;
+    parser.end()?;
+    Ok((value, parser.findings))
+}
+
 /// `apiVersion` and `kind` of a JSON object, read without decoding the rest into a tree that is kept.
 ///
 /// # Errors
