@@ -160,6 +160,7 @@ impl<V, L: Load<V>> Run<'_, V, L> {
     }
 
     fn delete(&mut self, key: &Bytes) -> Result<Option<KeyValue>, StoreError> {
+        self.check_untouched(&KeyRange::key(key.clone()))?;
         let Some((previous, position)) = self.stored(key)? else { return Ok(None) };
         let current = deleted(key.clone(), self.newest + 1);
         self.change(Event { kind: EventKind::Delete, current, previous: Some(previous.clone()) }, Some(position))?;
@@ -167,6 +168,7 @@ impl<V, L: Load<V>> Run<'_, V, L> {
     }
 
     fn delete_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, StoreError> {
+        self.check_untouched(range)?;
         let keys: Vec<Bytes> =
             self.index.range(range, self.newest).take(MAX_TXN_CHANGES + 1).map(|(key, _)| key.clone()).collect();
         let mut gone = Vec::with_capacity(keys.len());
@@ -176,13 +178,21 @@ impl<V, L: Load<V>> Run<'_, V, L> {
         Ok(gone)
     }
 
+    fn check_untouched(&self, range: &KeyRange) -> Result<(), StoreError> {
+        match self.touched.range::<Bytes, _>(&range.start..).next() {
+            Some((key, _)) if range.contains(key) => {
+                Err(StoreError::Invalid("a key may be changed only once in a transaction".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn change(&mut self, event: Event, replaces: Option<Position>) -> Result<(), StoreError> {
         if self.changes.len() == MAX_TXN_CHANGES {
             return Err(StoreError::Invalid(format!("transaction changes more than {MAX_TXN_CHANGES} keys")));
         }
-        if self.touched.insert(event.current.key.clone(), self.changes.len()).is_some() {
-            return Err(StoreError::Invalid("a key may be changed only once in a transaction".into()));
-        }
+        self.check_untouched(&KeyRange::key(event.current.key.clone()))?;
+        self.touched.insert(event.current.key.clone(), self.changes.len());
         self.changes.push(Change { event, replaces });
         Ok(())
     }

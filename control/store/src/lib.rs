@@ -9,6 +9,8 @@ mod hub;
 mod index;
 mod leases;
 mod memory;
+#[cfg(test)]
+mod model;
 mod prefix;
 mod read;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! only what would survive. Both lanes give this; the batched one only waits for company (see [`Lane`]).
 
 mod disk;
+#[cfg(test)]
+mod faults;
 mod queue;
 mod record;
 mod state;
