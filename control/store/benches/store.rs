@@ -33,7 +33,7 @@ async fn writes(tasks: &Tasks, store: &Arc<EmbeddedStore>, in_flight: usize, tot
     let (started, before) = (Instant::now(), cpu());
     let done = (0..in_flight).map(|writer| {
         let (store, what) = (Arc::clone(store), what.to_owned());
-        let (finished, wait) = tokio::sync::oneshot::channel();
+        let (finished, wait) = tokio::sync::oneshot::channel::<()>();
         tasks.spawn("writer", OnError::EndScope, async move {
             for number in 0..total / in_flight {
                 store.txn(put(format!("/{what}/{writer}/{number}"))).await?;

@@ -1,5 +1,7 @@
 //! A real process on a real disk, killed at random moments: what it acknowledged is there afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use std::{
@@ -28,7 +30,7 @@ fn twin(kind: &str, writer: u64, value: &str) -> Op {
 async fn write_without_end(store: &EmbeddedStore, writer: u64, round: &str) -> ! {
     for count in 0_u64.. {
         let value = format!("{round}:{count}:{}", "x".repeat((count * 131 % 3000) as usize));
-        let lane = if writer % 4 == 0 { Lane::Batched } else { Lane::Prompt };
+        let lane = if writer.is_multiple_of(4) { Lane::Batched } else { Lane::Prompt };
         let then = vec![twin("left", writer, &value), twin("right", writer, &value)];
         let revision = store.txn(Txn { then, lane, ..Txn::default() }).await.expect("the disk works").revision;
         let mut out = std::io::stdout().lock();

@@ -341,7 +341,7 @@ async fn a_flipped_bit_is_never_served() {
             let range = KeyRange::key(expected.key.clone());
             let request = crate::RangeRequest { range, revision: None, limit: 0 };
             match store.range(request).await {
-                Ok(found) => assert_eq!(found.items, [expected.clone()], "byte {place}"),
+                Ok(found) => assert_eq!(found.items, std::slice::from_ref(expected), "byte {place}"),
                 Err(StoreError::Corrupt(_)) => noticed += 1,
                 Err(error) => panic!("byte {place}: {error}"),
             }
