@@ -15,6 +15,7 @@ mod scheme;
 mod selector;
 mod status;
 pub mod strategy;
+pub mod table;
 pub mod validation;
 mod value;
 
