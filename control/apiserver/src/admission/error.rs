@@ -33,6 +33,8 @@ pub struct AdmissionError {
     pub causes: Vec<Cause>,
     /// When to try again.
     pub retry_after_seconds: Option<u32>,
+    /// What is missing usually appears within a second: the server may look again before it answers.
+    pub transient: bool,
 }
 
 impl AdmissionError {
@@ -48,6 +50,7 @@ impl AdmissionError {
             name: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            transient: false,
         }
     }
 
@@ -93,6 +96,13 @@ impl AdmissionError {
     #[must_use]
     pub fn internal(message: &str) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    /// The same, but worth another look before the client hears of it.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.transient = true;
+        self
     }
 
     /// The same with one more cause.

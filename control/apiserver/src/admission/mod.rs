@@ -3,12 +3,57 @@
 //! Plugins are pure: they see an [`AdmissionRequest`] and the cluster's objects through [`Lookup`]. They never
 //! write; what must change with the object they return as [`PairedWrite`].
 
+mod certificates;
 mod error;
+mod limit_ranger;
 mod lookup;
+mod namespace;
 mod request;
+mod resources;
+mod scheduling;
+mod service_account;
+mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use certificates::CertificateAdmission;
 pub use error::{AdmissionError, Cause};
+pub use limit_ranger::LimitRanger;
 pub use lookup::Lookup;
+pub use namespace::NamespaceLifecycle;
 pub use request::{AdmissionChain, AdmissionPlugin, AdmissionRequest, Operation, PairedWrite};
+pub use scheduling::{
+    DefaultTolerationSeconds, PodTopologyLabels, Priority, RuntimeClass, SYSTEM_PRIORITY_CLASSES, TaintNodesByCondition,
+};
+pub use service_account::ServiceAccountAdmission;
+pub use storage::{
+    DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
+};
+
+use crate::authz::{Authorizer, EscalationCheck, Rbac};
+use std::sync::Arc;
+
+/// The plugins that upstream has on by default, in its order. `authorizer` is the cluster's whole authorizer,
+/// `rbac` the part of it that knows rules.
+#[must_use]
+pub fn standard_chain(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> AdmissionChain {
+    AdmissionChain::new(
+        vec![
+            Box::new(NamespaceLifecycle),
+            Box::new(LimitRanger),
+            Box::new(ServiceAccountAdmission),
+            Box::new(TaintNodesByCondition),
+            Box::new(Priority),
+            Box::new(DefaultTolerationSeconds),
+            Box::new(DefaultStorageClass),
+            Box::new(StorageObjectInUseProtection),
+            Box::new(PersistentVolumeClaimResize),
+            Box::new(RuntimeClass),
+            Box::new(CertificateAdmission::new(authorizer.clone())),
+            Box::new(DefaultIngressClass),
+            Box::new(PodTopologyLabels),
+            Box::new(EscalationCheck::new(rbac, authorizer)),
+        ],
+        Vec::new(),
+    )
+}

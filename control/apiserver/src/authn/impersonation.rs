@@ -109,7 +109,11 @@ mod tests {
 
     impl Authorizer for Picky {
         fn authorize(&self, _: &User, attributes: &Attributes<'_>, _: &dyn Lookup) -> Decision {
-            if matches!(attributes.name, "nobody" | "no") { Decision::NoOpinion("".into()) } else { Decision::Allow("".into()) }
+            if matches!(attributes.name, "nobody" | "no") {
+                Decision::NoOpinion("".into())
+            } else {
+                Decision::Allow("".into())
+            }
         }
     }
 

@@ -14,8 +14,8 @@ pub use authenticator::{
     Authenticator, AuthnConfig, Identity, Unauthorized, review_self, user_info, user_of_certificate,
 };
 pub use impersonation::impersonate;
+pub(crate) use token_request::POD_TOKEN_SECONDS;
 pub use token_request::TokenGrant;
-pub(crate) use token_request::{POD_TOKEN_SECONDS, rfc3339};
 pub use user::{
     ANONYMOUS, AUTHENTICATED_GROUP, MASTERS_GROUP, NODE_USER_PREFIX, NODES_GROUP, SERVICE_ACCOUNT_PREFIX,
     SERVICE_ACCOUNTS_GROUP, UNAUTHENTICATED_GROUP, User,

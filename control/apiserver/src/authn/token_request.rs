@@ -138,7 +138,7 @@ impl TokenGrant {
 }
 
 /// A time to the second, as the API writes it.
-pub(crate) fn rfc3339(at: Timestamp) -> String {
+fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
