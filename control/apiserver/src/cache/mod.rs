@@ -1,0 +1,19 @@
+//! The watch cache: every object of a cluster in memory, fed by one watch of the store.
+//!
+//! Owns the objects' cached text, recent history and the watchers. Reads are served from here; writes go to the
+//! store and come back through the feed. Never writes to the store, never interprets an object beyond the
+//! columns stored beside it.
+
+mod entry;
+mod feed;
+mod resource;
+mod slot;
+mod stored;
+mod watcher;
+
+pub(crate) use entry::{Change, ChangeKind, Entry};
+pub(crate) use feed::{Cache, CacheError};
+pub(crate) use resource::Selection;
+pub(crate) use slot::{ChangeStream, Slot, SlotKey, TooOld, WatchStart};
+pub(crate) use stored::{FieldNames, StoredError, decode, encode, field_text};
+pub(crate) use watcher::{Predicate, Trigger, WatchEnd};

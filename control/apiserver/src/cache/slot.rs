@@ -1,0 +1,201 @@
+//! One resource's place in the cache: its keys, its objects behind a lock, and watches of them.
+
+use super::{
+    entry::{Change, ChangeKind, Entry},
+    resource::{Objects, Selection},
+    watcher::{Trigger, WatchEnd, Watcher},
+};
+use bytes::Bytes;
+use parking_lot::RwLock;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use timonel_store::{Event, KeyRange, KeyValue, Revision};
+
+/// The segment under a cluster's prefix that holds API objects.
+const OBJECTS: &[u8] = b"r/";
+/// How the core group is written in keys.
+const CORE: &[u8] = b"core";
+
+/// Which resource: group and plural.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SlotKey {
+    pub(crate) group: String,
+    pub(crate) resource: String,
+}
+
+impl SlotKey {
+    pub(crate) fn new(group: &str, resource: &str) -> Self {
+        Self { group: group.to_owned(), resource: resource.to_owned() }
+    }
+
+    /// What the keys of its objects start with.
+    fn prefix(&self, cluster: &[u8]) -> Bytes {
+        let group = if self.group.is_empty() { CORE } else { self.group.as_bytes() };
+        Bytes::from([cluster, OBJECTS, group, b"/", self.resource.as_bytes(), b"/"].concat())
+    }
+
+    /// The resource that a key belongs to, and the length of that resource's prefix.
+    pub(super) fn of(cluster: &[u8], key: &[u8]) -> Option<(Self, usize)> {
+        let rest = key.strip_prefix(cluster)?.strip_prefix(OBJECTS)?;
+        let mut segments = rest.splitn(3, |byte| *byte == b'/');
+        let (group, resource) = (segments.next()?, segments.next()?);
+        segments.next()?;
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let found = Self::new(if group == CORE { "" } else { text(group)? }, text(resource)?);
+        Some((found, cluster.len() + OBJECTS.len() + group.len() + 1 + resource.len() + 1))
+    }
+}
+
+/// The range that holds all API objects of a cluster.
+pub(super) fn objects_range(cluster: &[u8]) -> KeyRange {
+    KeyRange::prefix([cluster, OBJECTS].concat())
+}
+
+/// A watch cannot start that far back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {asked} ({oldest})")]
+pub(crate) struct TooOld {
+    pub(crate) asked: Revision,
+    pub(crate) oldest: Revision,
+}
+
+/// Where a watch starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WatchStart {
+    /// With what is there now.
+    Now,
+    /// After this revision.
+    After(Revision),
+}
+
+/// One resource of one cluster.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    prefix: Bytes,
+    index_field: Option<usize>,
+    objects: RwLock<Objects>,
+}
+
+impl Slot {
+    pub(super) fn new(cluster: &[u8], key: &SlotKey, index_field: Option<usize>, revision: Revision) -> Self {
+        let prefix = key.prefix(cluster);
+        let objects = Objects::load(&[], revision, prefix.len(), index_field);
+        Self { prefix, index_field, objects: RwLock::new(objects) }
+    }
+
+    /// The key of an object; `namespace` is empty for what belongs to the cluster.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Bytes {
+        let separator: &[u8] = if namespace.is_empty() { b"" } else { b"/" };
+        Bytes::from([&self.prefix[..], namespace.as_bytes(), separator, name.as_bytes()].concat())
+    }
+
+    /// The keys of all objects, or of those in one namespace.
+    pub(crate) fn range(&self, namespace: &str) -> KeyRange {
+        if namespace.is_empty() { KeyRange::prefix(self.prefix.clone()) } else { KeyRange::prefix(self.key(namespace, "")) }
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.objects.read().get(&self.key(namespace, name))
+    }
+
+    /// The object of a key.
+    pub(crate) fn get_key(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.objects.read().get(key)
+    }
+
+    /// The objects that a selection takes, in order of key.
+    pub(crate) fn list(&self, selection: &Selection) -> Vec<Arc<Entry>> {
+        self.objects.read().select(selection, &self.prefix)
+    }
+
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.read().len()
+    }
+
+    /// When an object last changed.
+    pub(crate) fn last_change(&self) -> Revision {
+        self.objects.read().last_change()
+    }
+
+    /// An entry from the store itself (a read of the past).
+    pub(crate) fn entry(&self, stored: &KeyValue) -> Result<Arc<Entry>, super::StoredError> {
+        Entry::new(stored, self.prefix.len()).map(Arc::new)
+    }
+
+    /// Starts a watch; with [`WatchStart::Now`] the objects that it starts with come along.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        selection: &Selection,
+        start: WatchStart,
+    ) -> Result<(Vec<Arc<Entry>>, ChangeStream), TooOld> {
+        let mut objects = self.objects.write();
+        let watcher = objects.register(selection);
+        let stream = |backlog| ChangeStream {
+            slot: self.clone(),
+            trigger: selection.trigger.clone(),
+            watcher: watcher.clone(),
+            backlog,
+        };
+        match start {
+            WatchStart::Now => Ok((objects.select(selection, &self.prefix), stream(VecDeque::new()))),
+            WatchStart::After(asked) => match objects.since(asked, selection, &watcher) {
+                Some(backlog) => Ok((Vec::new(), stream(backlog.into()))),
+                None => {
+                    objects.unregister(&selection.trigger, &watcher);
+                    Err(TooOld { asked, oldest: objects.oldest() })
+                }
+            },
+        }
+    }
+
+    pub(super) fn apply(&self, event: &Event) {
+        self.objects.write().apply(event);
+    }
+
+    /// Starts over from what the store holds; every watch ends.
+    pub(super) fn reset(&self, items: &[KeyValue], revision: Revision) {
+        let new = Objects::load(items, revision, self.prefix.len(), self.index_field);
+        let mut old = std::mem::replace(&mut *self.objects.write(), new);
+        old.end(WatchEnd::Reset);
+    }
+
+    pub(super) fn end_watches(&self) {
+        self.objects.write().end(WatchEnd::Reset);
+    }
+
+    /// Whether anyone watches.
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.objects.read().is_watched()
+    }
+}
+
+/// A running watch; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct ChangeStream {
+    slot: Arc<Slot>,
+    trigger: Trigger,
+    watcher: Arc<Watcher>,
+    backlog: VecDeque<(Arc<Change>, ChangeKind)>,
+}
+
+impl ChangeStream {
+    /// The next change that concerns this watch.
+    pub(crate) fn poll_next(&mut self, context: &Context<'_>) -> Poll<Result<(Arc<Change>, ChangeKind), WatchEnd>> {
+        match self.backlog.pop_front() {
+            Some(next) => Poll::Ready(Ok(next)),
+            None => self.watcher.poll_next(context),
+        }
+    }
+}
+
+impl Drop for ChangeStream {
+    fn drop(&mut self) {
+        self.slot.objects.write().unregister(&self.trigger, &self.watcher);
+    }
+}

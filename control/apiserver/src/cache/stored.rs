@@ -1,0 +1,319 @@
+//! The form of an object in the store, and of the same object in the cache.
+//!
+//! Stored: a header of parsed columns (labels, selectable fields, flags), then the object's JSON without
+//! `apiVersion`, `kind` and `metadata.resourceVersion`, `metadata` first. The three are left out because the
+//! version is known only at commit and one object is served under several API versions. In the cache the
+//! revision is spliced in and `,{` put before, so that a list is its items joined without a copy of their own.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use timonel_api::{Key, Object, Value};
+use timonel_store::{KeyValue, Revision};
+
+/// First byte of every stored object; another one means a form that this program does not know.
+const FORMAT: u8 = 1;
+/// What every body starts with, right before the first member of `metadata`.
+const METADATA: &[u8] = b"\"metadata\":{";
+/// What the cached text starts with: the separator of list items and the opening brace.
+pub(super) const ITEM_START: &[u8] = b",{";
+
+const DELETING: u8 = 1;
+const OWNED: u8 = 2;
+
+/// The names of a resource's selectable fields beyond `metadata.name` and `metadata.namespace`, as paths.
+pub(crate) type FieldNames = &'static [&'static str];
+
+/// Why stored bytes cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoredError {
+    /// The header ends early or has another format.
+    #[error("stored object has an unknown or damaged header")]
+    Header,
+    /// The JSON does not start as it must, or does not parse.
+    #[error("stored object has a damaged body")]
+    Body,
+}
+
+/// Encodes an object for the store; `apiVersion`, `kind` and `resourceVersion` of `object` are left out.
+pub(crate) fn encode(object: &Value, columns: FieldNames) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024);
+    encode_columns(&mut out, object, columns);
+    encode_body(&mut out, object);
+    out.freeze()
+}
+
+fn encode_columns(out: &mut BytesMut, object: &Value, columns: FieldNames) {
+    let metadata = object.get("metadata");
+    let has = |name| metadata.and_then(|m| m.get(name)).is_some();
+    let flags = if has("deletionTimestamp") { DELETING } else { 0 } | if has("ownerReferences") { OWNED } else { 0 };
+    out.put_u8(FORMAT);
+    out.put_u8(flags);
+    let start = out.len();
+    out.put_u32_le(0);
+    let labels = metadata.and_then(|m| m.get("labels")).and_then(Value::as_object);
+    put_count(out, labels.map_or(0, Object::len));
+    for (key, value) in labels.into_iter().flat_map(Object::iter) {
+        put_text(out, key);
+        put_text(out, value.as_str().unwrap_or(""));
+    }
+    put_count(out, columns.len());
+    for path in columns {
+        put_text(out, &field_text(object, path));
+    }
+    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The value of a selectable field as selectors compare it.
+pub(crate) fn field_text(object: &Value, path: &str) -> Key {
+    // Alternatives are tried in order: `a|b` reads `b` where `a` is absent or empty.
+    let mut text = Key::default();
+    for alternative in path.split('|') {
+        let node = alternative.split('.').try_fold(object, |node, name| node.get(name));
+        text = match node {
+            Some(Value::String(found)) => found.clone(),
+            Some(Value::Bool(truth)) => Key::from(if *truth { "true" } else { "false" }),
+            Some(Value::Int(number)) => compact_str::format_compact!("{number}"),
+            _ => Key::default(),
+        };
+        if !text.is_empty() {
+            break;
+        }
+    }
+    text
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u16_le(u16::try_from(count).unwrap_or(u16::MAX));
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    // Labels and selectable fields are far shorter; a longer one is cut and then matches nothing longer.
+    let bytes = &text.as_bytes()[..text.len().min(usize::from(u16::MAX))];
+    put_count(out, bytes.len());
+    out.put_slice(bytes);
+}
+
+fn encode_body(out: &mut BytesMut, object: &Value) {
+    out.put_slice(METADATA);
+    let empty = Object::new();
+    let mut first = true;
+    for (name, value) in object.get("metadata").and_then(Value::as_object).unwrap_or(&empty).iter() {
+        if name != "resourceVersion" {
+            put_member(out, name, value, &mut first);
+        }
+    }
+    out.put_u8(b'}');
+    first = false;
+    for (name, value) in object.as_object().unwrap_or(&empty).iter() {
+        if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
+            put_member(out, name, value, &mut first);
+        }
+    }
+    out.put_u8(b'}');
+}
+
+fn put_member(out: &mut BytesMut, name: &str, value: &Value, first: &mut bool) {
+    if !std::mem::take(first) {
+        out.put_u8(b',');
+    }
+    put_json(out, &name);
+    out.put_u8(b':');
+    put_json(out, value);
+}
+
+fn put_json<T: serde::Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+    // A `Value` has text keys only and writing to memory does not fail, hence neither can this.
+    let done = serde_json::to_writer(out.writer(), value);
+    debug_assert!(done.is_ok(), "{done:?}");
+}
+
+/// One object at one revision, as the cache holds it: columns and text in one allocation.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    buffer: Bytes,
+    text_at: usize,
+}
+
+impl Packed {
+    /// Splices the revision into what the store holds.
+    pub(super) fn new(stored: &[u8], revision: Revision) -> Result<Self, StoredError> {
+        let columns = columns_end(stored)?;
+        let body = &stored[columns..];
+        let rest = body.strip_prefix(METADATA).ok_or(StoredError::Body)?;
+        let mut digits = itoa_buffer();
+        let number = format_revision(revision, &mut digits);
+        let mut buffer = Vec::with_capacity(stored.len() + number.len() + 24);
+        buffer.extend_from_slice(&stored[..columns]);
+        buffer.extend_from_slice(ITEM_START);
+        buffer.extend_from_slice(METADATA);
+        buffer.extend_from_slice(b"\"resourceVersion\":\"");
+        buffer.extend_from_slice(number);
+        buffer.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        buffer.extend_from_slice(rest);
+        Ok(Self { buffer: Bytes::from(buffer), text_at: columns })
+    }
+
+    /// The same object under another revision (what a deletion shows).
+    pub(super) fn at_revision(&self, revision: Revision) -> Self {
+        let text = &self.buffer[self.text_at + ITEM_START.len() + METADATA.len() + b"\"resourceVersion\":\"".len()..];
+        let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let mut scratch = itoa_buffer();
+        let number = format_revision(revision, &mut scratch);
+        let head = self.buffer.len() - text.len();
+        let mut buffer = Vec::with_capacity(self.buffer.len() + number.len());
+        buffer.extend_from_slice(&self.buffer[..head]);
+        buffer.extend_from_slice(number);
+        buffer.extend_from_slice(&text[digits..]);
+        Self { buffer: Bytes::from(buffer), text_at: self.text_at }
+    }
+
+    /// `,{"metadata":…}`: a list item with its separator, no `apiVersion`, no `kind`.
+    pub(super) fn item(&self) -> Bytes {
+        self.buffer.slice(self.text_at..)
+    }
+
+    /// The same by reference.
+    pub(super) fn item_ref(&self) -> &[u8] {
+        &self.buffer[self.text_at..]
+    }
+
+    /// Bytes held.
+    pub(super) fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(super) fn is_deleting(&self) -> bool {
+        self.buffer[1] & DELETING != 0
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.buffer[1] & OWNED != 0
+    }
+
+    /// Labels in order of key.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut reader = Reader(&self.buffer[6..self.text_at]);
+        let count = reader.count();
+        (0..count).map(move |_| (reader.text(), reader.text()))
+    }
+
+    /// Selectable fields in the order of the resource's table.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+        let mut reader = Reader(&self.buffer[6..self.text_at]);
+        for _ in 0..reader.count() * 2 {
+            reader.text();
+        }
+        let count = reader.count();
+        (0..count).map(move |_| reader.text())
+    }
+
+    /// The object as a tree, `resourceVersion` included, `apiVersion` and `kind` not.
+    pub(super) fn decode(&self) -> Result<Value, StoredError> {
+        let json: serde_json::Value =
+            serde_json::from_slice(&self.item_ref()[1..]).map_err(|_| StoredError::Body)?;
+        Ok(Value::from(json))
+    }
+}
+
+/// The stored object as a tree with its revision, `apiVersion` and `kind` left out.
+pub(crate) fn decode(stored: &KeyValue) -> Result<Value, StoredError> {
+    Packed::new(&stored.value, stored.mod_revision)?.decode()
+}
+
+fn columns_end(stored: &[u8]) -> Result<usize, StoredError> {
+    let header: [u8; 6] = stored.get(..6).and_then(|h| h.try_into().ok()).ok_or(StoredError::Header)?;
+    let length = u32::from_le_bytes([header[2], header[3], header[4], header[5]]) as usize;
+    let end = 6usize.checked_add(length).ok_or(StoredError::Header)?;
+    if header[0] == FORMAT && end <= stored.len() { Ok(end) } else { Err(StoredError::Header) }
+}
+
+const fn itoa_buffer() -> [u8; 20] {
+    [0; 20]
+}
+
+fn format_revision(mut revision: Revision, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (revision % 10) as u8;
+        revision /= 10;
+        if revision == 0 || at == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// Reads what [`encode_columns`] wrote; damaged bytes read as empty.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn count(&mut self) -> usize {
+        let Some((head, rest)) = self.0.split_first_chunk::<2>() else { return 0 };
+        self.0 = rest;
+        usize::from(u16::from_le_bytes(*head))
+    }
+
+    fn text(&mut self) -> &'a str {
+        let length = self.count().min(self.0.len());
+        let (text, rest) = self.0.split_at(length);
+        self.0 = rest;
+        std::str::from_utf8(text).unwrap_or("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(json: serde_json::Value) -> Value {
+        Value::from(json)
+    }
+
+    fn pod() -> Value {
+        value(serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "data": {"z": 1},
+            "metadata": {"name": "a", "labels": {"app": "x", "tier": ""}, "resourceVersion": "7", "deletionTimestamp": "t"},
+            "spec": {"nodeName": "n1", "hostNetwork": true},
+        }))
+    }
+
+    #[test]
+    fn the_text_carries_the_revision_and_neither_kind_nor_version() {
+        let packed = Packed::new(&encode(&pod(), &[]), 42).unwrap();
+        let text = String::from_utf8(packed.item().to_vec()).unwrap();
+        assert!(text.starts_with(r#",{"metadata":{"resourceVersion":"42","#), "{text}");
+        assert!(!text.contains("apiVersion") && !text.contains("\"7\""), "{text}");
+        assert_eq!(packed.decode().unwrap().str_at(&["spec", "nodeName"]), "n1");
+    }
+
+    #[test]
+    fn an_object_without_metadata_still_gets_a_revision() {
+        let packed = Packed::new(&encode(&value(serde_json::json!({"a": 1})), &[]), 3).unwrap();
+        assert_eq!(&packed.item()[..], br#",{"metadata":{"resourceVersion":"3"},"a":1}"#);
+    }
+
+    #[test]
+    fn another_revision_changes_nothing_else() {
+        let packed = Packed::new(&encode(&pod(), &[]), 9).unwrap();
+        let later = packed.at_revision(1000);
+        assert_eq!(later.item(), Packed::new(&encode(&pod(), &[]), 1000).unwrap().item());
+        assert!(later.is_deleting() && !later.is_owned());
+    }
+
+    #[test]
+    fn columns_come_back() {
+        let fields: FieldNames = &["spec.nodeName", "spec.hostNetwork", "status.phase", "status.phase|spec.nodeName"];
+        let packed = Packed::new(&encode(&pod(), fields), 1).unwrap();
+        assert_eq!(packed.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "")]);
+        assert_eq!(packed.fields().collect::<Vec<_>>(), ["n1", "true", "", "n1"]);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let good = encode(&pod(), &[]);
+        assert_eq!(Packed::new(b"", 1).unwrap_err(), StoredError::Header);
+        assert_eq!(Packed::new(&good[..4], 1).unwrap_err(), StoredError::Header);
+        assert_eq!(Packed::new(&[2, 0, 0, 0, 0, 0, b'{'], 1).unwrap_err(), StoredError::Header);
+        assert_eq!(Packed::new(&[1, 0, 0, 0, 0, 0, b'{'], 1).unwrap_err(), StoredError::Body);
+    }
+}
