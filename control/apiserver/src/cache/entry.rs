@@ -4,7 +4,7 @@ use super::stored::{Packed, StoredError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
-use timonel_api::Value;
+use timonel_api::{Labels, Value};
 use timonel_store::{KeyValue, Revision};
 
 /// One object at one revision. Never decoded for reading: its text is joined into answers.
@@ -15,6 +15,7 @@ pub(crate) struct Entry {
     pub(crate) revision: Revision,
     packed: Packed,
     protobuf: OnceLock<Bytes>,
+    decoded: OnceLock<Arc<Value>>,
 }
 
 impl Entry {
@@ -26,6 +27,7 @@ impl Entry {
             revision: stored.mod_revision,
             packed: Packed::new(&stored.value, stored.mod_revision)?,
             protobuf: OnceLock::new(),
+            decoded: OnceLock::new(),
         })
     }
 
@@ -37,6 +39,7 @@ impl Entry {
             revision,
             packed: self.packed.at_revision(revision),
             protobuf: OnceLock::new(),
+            decoded: OnceLock::new(),
         }
     }
 
@@ -86,11 +89,6 @@ impl Entry {
         self.packed.is_owned()
     }
 
-    /// One label.
-    pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        self.packed.labels().find(|(name, _)| *name == key).map(|(_, value)| value)
-    }
-
     /// All labels, in order of key.
     pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.packed.labels()
@@ -106,9 +104,20 @@ impl Entry {
         self.packed.decode()
     }
 
+    /// The same, decoded once and kept: for the few kinds that every request is judged by.
+    pub(crate) fn decoded(&self) -> Arc<Value> {
+        self.decoded.get_or_init(|| Arc::new(self.decode().unwrap_or_default())).clone()
+    }
+
     /// Bytes held, roughly.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.key.len() + self.packed.size() + self.protobuf.get().map_or(0, Bytes::len)
+    }
+}
+
+impl Labels for Entry {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.packed.labels().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 }
 

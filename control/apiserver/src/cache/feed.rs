@@ -1,6 +1,6 @@
 //! What keeps the cache up to date: one load and one watch of a cluster's whole range.
 
-use super::slot::{Slot, SlotKey, objects_range};
+use super::slot::{Slot, objects_range, resource_of};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,6 +12,7 @@ use std::{
     },
     time::Duration,
 };
+use timonel_api::GroupResource;
 use timonel_runtime::{OnError, Tasks};
 use timonel_store::{KeyValue, RangeRequest, Revision, Store, StoreError, WatchBatch, WatchStream};
 use tokio::sync::watch;
@@ -33,7 +34,7 @@ pub(crate) enum CacheError {
 }
 
 /// Which field of a resource watches are indexed by, as a place in its table of fields.
-pub(crate) type IndexField = fn(&SlotKey) -> Option<usize>;
+pub(crate) type IndexField = fn(&GroupResource) -> Option<usize>;
 
 /// All objects of one cluster.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Cache {
     store: Arc<dyn Store>,
     cluster: Bytes,
     index_field: IndexField,
-    slots: ArcSwap<BTreeMap<SlotKey, Arc<Slot>>>,
+    slots: ArcSwap<BTreeMap<GroupResource, Arc<Slot>>>,
     delivered: AtomicU64,
     progress: watch::Sender<Revision>,
 }
@@ -80,7 +81,7 @@ impl Cache {
     async fn load(&self) -> Result<WatchStream, CacheError> {
         let mut request =
             RangeRequest { range: objects_range(&self.cluster), revision: None, limit: 0 };
-        let mut found: BTreeMap<SlotKey, Vec<KeyValue>> = BTreeMap::new();
+        let mut found: BTreeMap<GroupResource, Vec<KeyValue>> = BTreeMap::new();
         let revision = loop {
             let page = self.store.range(request.clone()).await?;
             let revision = *request.revision.get_or_insert(page.revision);
@@ -89,7 +90,7 @@ impl Cache {
             }
             let more = page.more && !page.items.is_empty();
             for item in page.items {
-                if let Some((key, _)) = SlotKey::of(&self.cluster, &item.key) {
+                if let Some(key) = resource_of(&self.cluster, &item.key) {
                     found.entry(key).or_default().push(item);
                 }
             }
@@ -146,7 +147,7 @@ impl Cache {
 
     fn apply(&self, batch: &WatchBatch) {
         for event in &batch.events {
-            if let Some((key, _)) = SlotKey::of(&self.cluster, &event.current.key) {
+            if let Some(key) = resource_of(&self.cluster, &event.current.key) {
                 self.slot(&key).apply(event);
             }
         }
@@ -161,14 +162,14 @@ impl Cache {
     }
 
     /// The place of a resource, made on first use.
-    pub(crate) fn slot(&self, key: &SlotKey) -> Arc<Slot> {
+    pub(crate) fn slot(&self, key: &GroupResource) -> Arc<Slot> {
         if let Some(slot) = self.slots.load().get(key) {
             return slot.clone();
         }
         self.slot_at(key, self.delivered())
     }
 
-    fn slot_at(&self, key: &SlotKey, revision: Revision) -> Arc<Slot> {
+    fn slot_at(&self, key: &GroupResource, revision: Revision) -> Arc<Slot> {
         let new = Arc::new(Slot::new(&self.cluster, key, (self.index_field)(key), revision));
         self.slots.rcu(|slots| {
             let mut slots = BTreeMap::clone(slots);
@@ -179,7 +180,7 @@ impl Cache {
     }
 
     /// Every resource that has a place.
-    pub(crate) fn slots(&self) -> Arc<BTreeMap<SlotKey, Arc<Slot>>> {
+    pub(crate) fn slots(&self) -> Arc<BTreeMap<GroupResource, Arc<Slot>>> {
         self.slots.load_full()
     }
 
@@ -210,7 +211,11 @@ impl Cache {
     /// Those of the store, and [`CacheError::Behind`].
     pub(crate) async fn wait_newest(&self) -> Result<Revision, CacheError> {
         let newest = self.store.revision().await?;
-        self.wait_until(newest).await?;
+        if self.delivered() < newest {
+            // Others may have written outside this cluster's range; then only a progress report tells.
+            self.store.request_progress(objects_range(&self.cluster)).await?;
+            self.wait_until(newest).await?;
+        }
         Ok(self.delivered())
     }
 }

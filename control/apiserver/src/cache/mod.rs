@@ -14,6 +14,6 @@ mod watcher;
 pub(crate) use entry::{Change, ChangeKind, Entry};
 pub(crate) use feed::{Cache, CacheError};
 pub(crate) use resource::Selection;
-pub(crate) use slot::{ChangeStream, Slot, SlotKey, TooOld, WatchStart};
-pub(crate) use stored::{FieldNames, StoredError, decode, encode, field_text};
+pub(crate) use slot::{ChangeStream, Slot, TooOld, WatchStart};
+pub(crate) use stored::{Columns, StoredError, decode, encode};
 pub(crate) use watcher::{Predicate, Trigger, WatchEnd};

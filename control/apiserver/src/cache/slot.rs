@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+use timonel_api::GroupResource;
 use timonel_store::{Event, KeyRange, KeyValue, Revision};
 
 /// The segment under a cluster's prefix that holds API objects.
@@ -19,34 +20,23 @@ const OBJECTS: &[u8] = b"r/";
 /// How the core group is written in keys.
 const CORE: &[u8] = b"core";
 
-/// Which resource: group and plural.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SlotKey {
-    pub(crate) group: String,
-    pub(crate) resource: String,
+/// What the keys of a resource's objects start with.
+fn prefix(cluster: &[u8], resource: &GroupResource) -> Bytes {
+    let group = if resource.group.is_empty() { CORE } else { resource.group.as_bytes() };
+    Bytes::from([cluster, OBJECTS, group, b"/", resource.resource.as_bytes(), b"/"].concat())
 }
 
-impl SlotKey {
-    pub(crate) fn new(group: &str, resource: &str) -> Self {
-        Self { group: group.to_owned(), resource: resource.to_owned() }
-    }
-
-    /// What the keys of its objects start with.
-    fn prefix(&self, cluster: &[u8]) -> Bytes {
-        let group = if self.group.is_empty() { CORE } else { self.group.as_bytes() };
-        Bytes::from([cluster, OBJECTS, group, b"/", self.resource.as_bytes(), b"/"].concat())
-    }
-
-    /// The resource that a key belongs to, and the length of that resource's prefix.
-    pub(super) fn of(cluster: &[u8], key: &[u8]) -> Option<(Self, usize)> {
-        let rest = key.strip_prefix(cluster)?.strip_prefix(OBJECTS)?;
-        let mut segments = rest.splitn(3, |byte| *byte == b'/');
-        let (group, resource) = (segments.next()?, segments.next()?);
-        segments.next()?;
-        let text = |bytes| std::str::from_utf8(bytes).ok();
-        let found = Self::new(if group == CORE { "" } else { text(group)? }, text(resource)?);
-        Some((found, cluster.len() + OBJECTS.len() + group.len() + 1 + resource.len() + 1))
-    }
+/// The resource that a key belongs to.
+pub(super) fn resource_of(cluster: &[u8], key: &[u8]) -> Option<GroupResource> {
+    let rest = key.strip_prefix(cluster)?.strip_prefix(OBJECTS)?;
+    let mut segments = rest.splitn(3, |byte| *byte == b'/');
+    let (group, resource) = (segments.next()?, segments.next()?);
+    segments.next()?;
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    Some(GroupResource {
+        group: if group == CORE { "" } else { text(group)? }.into(),
+        resource: text(resource)?.into(),
+    })
 }
 
 /// The range that holds all API objects of a cluster.
@@ -80,8 +70,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(cluster: &[u8], key: &SlotKey, index_field: Option<usize>, revision: Revision) -> Self {
-        let prefix = key.prefix(cluster);
+    pub(super) fn new(cluster: &[u8], key: &GroupResource, index_field: Option<usize>, revision: Revision) -> Self {
+        let prefix = prefix(cluster, key);
         let objects = Objects::load(&[], revision, prefix.len(), index_field);
         Self { prefix, index_field, objects: RwLock::new(objects) }
     }

@@ -6,7 +6,7 @@
 //! revision is spliced in and `,{` put before, so that a list is its items joined without a copy of their own.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use timonel_api::{Key, Object, Value};
+use timonel_api::{Object, Value, field_value};
 use timonel_store::{KeyValue, Revision};
 
 /// First byte of every stored object; another one means a form that this program does not know.
@@ -19,8 +19,14 @@ pub(super) const ITEM_START: &[u8] = b",{";
 const DELETING: u8 = 1;
 const OWNED: u8 = 2;
 
-/// The names of a resource's selectable fields beyond `metadata.name` and `metadata.namespace`, as paths.
-pub(crate) type FieldNames = &'static [&'static str];
+/// What is kept beside an object's bytes so that selectors need not decode it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Columns {
+    /// The kind, as [`timonel_api::field_value`] knows it.
+    pub(crate) kind: &'static str,
+    /// Selectable fields beyond `metadata.name` and `metadata.namespace`, by their labels.
+    pub(crate) labels: &'static [&'static str],
+}
 
 /// Why stored bytes cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,14 +40,14 @@ pub(crate) enum StoredError {
 }
 
 /// Encodes an object for the store; `apiVersion`, `kind` and `resourceVersion` of `object` are left out.
-pub(crate) fn encode(object: &Value, columns: FieldNames) -> Bytes {
+pub(crate) fn encode(object: &Value, columns: &Columns) -> Bytes {
     let mut out = BytesMut::with_capacity(1024);
     encode_columns(&mut out, object, columns);
     encode_body(&mut out, object);
     out.freeze()
 }
 
-fn encode_columns(out: &mut BytesMut, object: &Value, columns: FieldNames) {
+fn encode_columns(out: &mut BytesMut, object: &Value, columns: &Columns) {
     let metadata = object.get("metadata");
     let has = |name| metadata.and_then(|m| m.get(name)).is_some();
     let flags = if has("deletionTimestamp") { DELETING } else { 0 } | if has("ownerReferences") { OWNED } else { 0 };
@@ -55,31 +61,12 @@ fn encode_columns(out: &mut BytesMut, object: &Value, columns: FieldNames) {
         put_text(out, key);
         put_text(out, value.as_str().unwrap_or(""));
     }
-    put_count(out, columns.len());
-    for path in columns {
-        put_text(out, &field_text(object, path));
+    put_count(out, columns.labels.len());
+    for label in columns.labels {
+        put_text(out, &field_value(columns.kind, label, object));
     }
     let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-}
-
-/// The value of a selectable field as selectors compare it.
-pub(crate) fn field_text(object: &Value, path: &str) -> Key {
-    // Alternatives are tried in order: `a|b` reads `b` where `a` is absent or empty.
-    let mut text = Key::default();
-    for alternative in path.split('|') {
-        let node = alternative.split('.').try_fold(object, |node, name| node.get(name));
-        text = match node {
-            Some(Value::String(found)) => found.clone(),
-            Some(Value::Bool(truth)) => Key::from(if *truth { "true" } else { "false" }),
-            Some(Value::Int(number)) => compact_str::format_compact!("{number}"),
-            _ => Key::default(),
-        };
-        if !text.is_empty() {
-            break;
-        }
-    }
-    text
 }
 
 fn put_count(out: &mut BytesMut, count: usize) {
@@ -269,6 +256,8 @@ mod tests {
         Value::from(json)
     }
 
+    const NONE: Columns = Columns { kind: "", labels: &[] };
+
     fn pod() -> Value {
         value(serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "data": {"z": 1},
@@ -279,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_text_carries_the_revision_and_neither_kind_nor_version() {
-        let packed = Packed::new(&encode(&pod(), &[]), 42).unwrap();
+        let packed = Packed::new(&encode(&pod(), &NONE), 42).unwrap();
         let text = String::from_utf8(packed.item().to_vec()).unwrap();
         assert!(text.starts_with(r#",{"metadata":{"resourceVersion":"42","#), "{text}");
         assert!(!text.contains("apiVersion") && !text.contains("\"7\""), "{text}");
@@ -288,29 +277,29 @@ mod tests {
 
     #[test]
     fn an_object_without_metadata_still_gets_a_revision() {
-        let packed = Packed::new(&encode(&value(serde_json::json!({"a": 1})), &[]), 3).unwrap();
+        let packed = Packed::new(&encode(&value(serde_json::json!({"a": 1})), &NONE), 3).unwrap();
         assert_eq!(&packed.item()[..], br#",{"metadata":{"resourceVersion":"3"},"a":1}"#);
     }
 
     #[test]
     fn another_revision_changes_nothing_else() {
-        let packed = Packed::new(&encode(&pod(), &[]), 9).unwrap();
+        let packed = Packed::new(&encode(&pod(), &NONE), 9).unwrap();
         let later = packed.at_revision(1000);
-        assert_eq!(later.item(), Packed::new(&encode(&pod(), &[]), 1000).unwrap().item());
+        assert_eq!(later.item(), Packed::new(&encode(&pod(), &NONE), 1000).unwrap().item());
         assert!(later.is_deleting() && !later.is_owned());
     }
 
     #[test]
     fn columns_come_back() {
-        let fields: FieldNames = &["spec.nodeName", "spec.hostNetwork", "status.phase", "status.phase|spec.nodeName"];
-        let packed = Packed::new(&encode(&pod(), fields), 1).unwrap();
+        let columns = Columns { kind: "Pod", labels: &["spec.nodeName", "spec.hostNetwork", "status.phase"] };
+        let packed = Packed::new(&encode(&pod(), &columns), 1).unwrap();
         assert_eq!(packed.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "")]);
-        assert_eq!(packed.fields().collect::<Vec<_>>(), ["n1", "true", "", "n1"]);
+        assert_eq!(packed.fields().collect::<Vec<_>>(), ["n1", "true", ""]);
     }
 
     #[test]
     fn damaged_bytes_are_refused() {
-        let good = encode(&pod(), &[]);
+        let good = encode(&pod(), &NONE);
         assert_eq!(Packed::new(b"", 1).unwrap_err(), StoredError::Header);
         assert_eq!(Packed::new(&good[..4], 1).unwrap_err(), StoredError::Header);
         assert_eq!(Packed::new(&[2, 0, 0, 0, 0, 0, b'{'], 1).unwrap_err(), StoredError::Header);

@@ -1,7 +1,7 @@
 //! Media types: what the client wants back and what it sends. Pure.
 
 use super::query::Query;
-use http::HeaderMap;
+use ::http::HeaderMap;
 use timonel_api::Status;
 
 /// A serialization.
@@ -101,7 +101,7 @@ impl<'a> MediaRange<'a> {
 
 /// The ranges of an `Accept` header, the most wanted first.
 pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
-    let header = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let header = headers.get(::http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let mut ranges: Vec<_> = header.split(',').take(MAX_RANGES).filter_map(|text| MediaRange::parse(text.trim())).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     ranges
@@ -140,13 +140,13 @@ fn pretty(headers: &HeaderMap, query: &Query<'_>) -> bool {
     if query.find("pretty").is_some() {
         return query.flag("pretty");
     }
-    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let agent = headers.get(::http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|browser| agent.starts_with(browser))
 }
 
 /// The serialization of a request's body; JSON when the client does not say.
 pub(crate) fn content(headers: &HeaderMap) -> Result<Media, Status> {
-    let Some(header) = headers.get(http::header::CONTENT_TYPE) else { return Ok(Media::Json) };
+    let Some(header) = headers.get(::http::header::CONTENT_TYPE) else { return Ok(Media::Json) };
     let text = header.to_str().unwrap_or("");
     let essence = text.split(';').next().unwrap_or("").trim();
     match essence {
@@ -159,7 +159,7 @@ pub(crate) fn content(headers: &HeaderMap) -> Result<Media, Status> {
 
 /// Whether the client takes gzip.
 pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
-    let header = headers.get(http::header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let header = headers.get(::http::header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
     header.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         parts.next() == Some("gzip") && parts.all(|part| part != "q=0")

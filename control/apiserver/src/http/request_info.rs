@@ -30,7 +30,7 @@ pub(crate) struct RequestInfo<'a> {
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 impl<'a> RequestInfo<'a> {
-    pub(crate) fn parse(method: &'a http::Method, path: &'a str, query: &Query<'_>) -> Self {
+    pub(crate) fn parse(method: &'a ::http::Method, path: &'a str, query: &Query<'_>) -> Self {
         let mut info = Self { verb: method.as_str().to_ascii_lowercase().into(), path, ..Self::default() };
         let Some((group, version, mut parts)) = api_prefix(path) else { return info };
         (info.group, info.version) = (group, version);
@@ -166,7 +166,7 @@ fn split(path: &str) -> Vec<Part<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Method;
+    use ::http::Method;
 
     fn line(method: &Method, target: &str) -> String {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
