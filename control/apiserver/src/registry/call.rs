@@ -1,0 +1,227 @@
+//! What every operation on a resource needs to know about its request.
+
+use super::view::View;
+use crate::{
+    ApiServer,
+    admission::{AdmissionError, AdmissionRequest, Operation, PairedWrite},
+    authn::User,
+    body::{Body, ReadError},
+    http::{Accept, Media, Query, RequestInfo},
+};
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
+use timonel_api::{
+    Decoded, FieldErrors, FieldValidation, Limits, Path, Status, TypeId, Value, decode_json, decode_proto, decode_yaml,
+};
+
+/// Bytes of a request's body, as upstream bounds them.
+pub(crate) const MAX_BODY: usize = 3 << 20;
+
+/// One request about a resource.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a ApiServer,
+    pub(crate) view: Arc<View>,
+    pub(crate) info: &'a RequestInfo<'a>,
+    pub(crate) query: &'a Query<'a>,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) user: &'a User,
+    pub(crate) now: jiff::Timestamp,
+    pub(crate) accept: Accept,
+    pub(crate) warnings: Mutex<Vec<String>>,
+}
+
+/// What admission left behind for the commit.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    pub(crate) paired: Vec<PairedWrite>,
+}
+
+impl Call<'_> {
+    /// The namespace of the request; empty for what belongs to the cluster.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.view.resource.namespaced { &self.info.namespace } else { "" }
+    }
+
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        let mut warnings = self.warnings.lock();
+        let text = text.into();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Whether nothing is to be stored.
+    pub(crate) fn dry_run(&self) -> Result<bool, Status> {
+        let mut asked = false;
+        for value in self.query.all("dryRun").filter(|value| !value.is_empty()) {
+            if value != "All" {
+                let mut errors = FieldErrors::new();
+                errors.not_supported(&Path::new("dryRun"), value, &["All"]);
+                return Err(Status::invalid("meta.k8s.io", self.options_kind(), "", &errors));
+            }
+            asked = true;
+        }
+        Ok(asked)
+    }
+
+    fn options_kind(&self) -> &'static str {
+        match &*self.info.verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        }
+    }
+
+    /// What to do about fields that do not belong.
+    pub(crate) fn field_validation(&self) -> Result<FieldValidation, Status> {
+        let text = self.query.get("fieldValidation");
+        FieldValidation::parse(text).ok_or_else(|| {
+            let mut errors = FieldErrors::new();
+            errors.not_supported(&Path::new("fieldValidation"), text, &["Ignore", "Strict", "Warn", ""]);
+            Status::invalid("meta.k8s.io", self.options_kind(), "", &errors)
+        })
+    }
+
+    /// Decodes a body of the given type; what does not belong becomes warnings or a refusal.
+    pub(crate) fn decode(&self, ty: TypeId, kind: &str, media: Media, bytes: &[u8]) -> Result<Value, Status> {
+        let schema = self.view.scheme.schema();
+        let limits = Limits::default();
+        let decoded = match media {
+            Media::Json => decode_json(schema, ty, bytes, &limits),
+            Media::Yaml => decode_yaml(schema, ty, bytes, &limits),
+            Media::Protobuf => decode_proto(schema, ty, bytes, &limits)
+                .map(|(envelope, value)| Decoded { value: stamped(value, &envelope), findings: Vec::new() }),
+        };
+        let version = &self.view.resource.version;
+        let refuse = |error: timonel_api::DecodeError| {
+            Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+        };
+        let (value, warnings) = decoded.and_then(|decoded| decoded.checked(self.field_validation().unwrap_or_default())).map_err(refuse)?;
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        Ok(value)
+    }
+
+    /// Decodes an object of the view's kind and checks that it says so.
+    pub(crate) fn decode_object(&self, media: Media, bytes: &[u8]) -> Result<Value, Status> {
+        self.field_validation()?;
+        let resource = &self.view.resource;
+        let mut value = self.decode(resource.body, &resource.kind, media, bytes)?;
+        check_kind(&value, &resource.api_version(), &resource.kind)?;
+        self.view.stamp(&mut value);
+        Ok(value)
+    }
+
+    /// Runs the mutating half of admission.
+    pub(crate) fn mutate(&self, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        let dry_run = self.dry_run()?;
+        self.admit(operation, object, old, dry_run, |server, request| {
+            server.admission.mutate(request, server.lookup.as_ref())
+        })
+        .map(drop)
+    }
+
+    /// Runs the validating half; what is to be written beside comes back.
+    pub(crate) fn validate(
+        &self,
+        operation: Operation,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Admitted, Status> {
+        let dry_run = self.dry_run()?;
+        self.admit(operation, object, old, dry_run, |server, request| {
+            server.admission.validate(request, server.lookup.as_ref())?;
+            // Validating webhooks and policies have their place here: quota comes after them.
+            server.admission.validate_after_webhooks(request, server.lookup.as_ref())
+        })
+    }
+
+    fn admit(
+        &self,
+        operation: Operation,
+        object: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+        run: impl FnOnce(&ApiServer, &mut AdmissionRequest<'_>) -> Result<(), AdmissionError>,
+    ) -> Result<Admitted, Status> {
+        let kind = object.str_at(&["kind"]).to_owned();
+        let kind = if kind.is_empty() { self.view.resource.kind.to_string() } else { kind };
+        let named = if self.info.is_named { &*self.info.name } else { "" };
+        let options = Value::object();
+        let mut request = AdmissionRequest {
+            operation,
+            group: &self.view.storage.group,
+            version: &self.view.storage.version,
+            resource: &self.view.storage.plural,
+            subresource: &self.info.subresource,
+            kind: &kind,
+            namespace: if self.view.plural() == "namespaces" { &self.info.namespace } else { self.namespace() },
+            name: named,
+            user: self.user,
+            old,
+            object,
+            options: &options,
+            dry_run,
+            now: self.now,
+            entropy: &self.server.entropy,
+            warnings: Vec::new(),
+            audit: BTreeMap::new(),
+            paired: Vec::new(),
+        };
+        run(self.server, &mut request).map_err(admission_status)?;
+        let (warnings, paired) = (std::mem::take(&mut request.warnings), std::mem::take(&mut request.paired));
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        Ok(Admitted { paired })
+    }
+}
+
+fn stamped(mut value: Value, envelope: &timonel_api::Envelope) -> Value {
+    let object = value.make_object();
+    if !envelope.kind.is_empty() {
+        object.insert("apiVersion", envelope.api_version.as_str());
+        object.insert("kind", envelope.kind.as_str());
+    }
+    value
+}
+
+/// An object must not claim to be something else than its path says.
+fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    let (found_version, found_kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    if !found_kind.is_empty() && found_kind != kind {
+        let found = found_version.rsplit('/').next().unwrap_or("");
+        return Err(Status::bad_request(format!(
+            "{found_kind} in version {found:?} cannot be handled as a {kind}: no kind {found_kind:?} is registered for this path"
+        )));
+    }
+    if !found_version.is_empty() && found_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    Ok(())
+}
+
+/// Admission's refusal as a client receives it.
+pub(crate) fn admission_status(error: AdmissionError) -> Status {
+    let mut status = Status::bad_request(error.message);
+    status.code = error.code;
+    status.reason = error.reason.into();
+    let details = status.details.get_or_insert_default();
+    (details.group, details.kind, details.name) = (error.group.into(), error.kind.into(), error.name.into());
+    details.retry_after_seconds = error.retry_after_seconds.unwrap_or(0);
+    for cause in error.causes {
+        status = status.with_cause(cause.kind, cause.message, cause.field);
+    }
+    status
+}
+
+/// Reads a request's body within its bound.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, Status> {
+    crate::body::read(body, MAX_BODY).await.map_err(|error| match error {
+        ReadError::TooLarge(limit) => Status::request_entity_too_large(&format!("limit is {limit}")),
+        ReadError::Broken(why) => Status::bad_request(format!("reading the body: {why}")),
+    })
+}

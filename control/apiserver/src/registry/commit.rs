@@ -1,0 +1,144 @@
+//! The one way to the store: a compare-and-swap of one object, with what must change together with it.
+
+use super::view::View;
+use crate::cache::{Cache, CacheError, Entry, encode};
+use bytes::Bytes;
+use std::sync::Arc;
+use timonel_api::{Status, Value};
+use timonel_store::{Compare, KeyValue, Lane, LeaseId, Op, Revision, Store, StoreError, Txn};
+
+/// A further key that a write changes, with its precondition.
+#[derive(Clone, Debug)]
+pub(crate) struct Beside {
+    pub(crate) compare: Compare,
+    pub(crate) op: Op,
+}
+
+/// What a write did.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is stored, under this revision.
+    Done(Revision),
+    /// The object (or one beside it) is not what the write was based on.
+    Raced,
+}
+
+/// The store and the cache that follows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Committer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Arc<Cache>,
+}
+
+/// One object's change.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) key: Bytes,
+    /// The revision it is based on; 0 when it must not exist.
+    pub(crate) based_on: Revision,
+    /// The new stored bytes; `None` deletes.
+    pub(crate) value: Option<Bytes>,
+    pub(crate) lease: Option<LeaseId>,
+    pub(crate) lane: Lane,
+    pub(crate) beside: Vec<Beside>,
+}
+
+impl Committer {
+    /// Commits, and waits until the cache shows it, so that whoever is answered can read what it wrote.
+    pub(crate) async fn commit(&self, change: Change) -> Result<Outcome, Status> {
+        let op = match change.value {
+            Some(value) => Op::Put { key: change.key.clone(), value, lease: change.lease },
+            None => Op::Delete(change.key.clone()),
+        };
+        let mut txn = Txn {
+            compare: vec![Compare::ModRevision(change.key, change.based_on)],
+            then: vec![op],
+            lane: change.lane,
+            ..Txn::default()
+        };
+        for beside in change.beside {
+            txn.compare.push(beside.compare);
+            txn.then.push(beside.op);
+        }
+        let result = self.store.txn(txn).await.map_err(store_status)?;
+        // A cache that is behind does not make the write undone: the answer then comes from the write itself.
+        let _ = self.cache.wait_until(result.revision).await;
+        Ok(if result.succeeded { Outcome::Done(result.revision) } else { Outcome::Raced })
+    }
+
+    /// Stores an object of a view and returns it as readers see it; `None` when something else came first.
+    pub(crate) async fn put(&self, view: &View, put: Put<'_>) -> Result<Option<Arc<Entry>>, Status> {
+        let value = encode(put.object, &view.columns);
+        let change = Change {
+            key: put.key.clone(),
+            based_on: put.based_on,
+            value: Some(value.clone()),
+            lease: put.lease,
+            lane: lane_of(view),
+            beside: put.beside,
+        };
+        match self.commit(change).await? {
+            Outcome::Raced => Ok(None),
+            Outcome::Done(revision) => self.written(view, put.key, value, revision).map(Some),
+        }
+    }
+
+    fn written(&self, view: &View, key: Bytes, value: Bytes, revision: Revision) -> Result<Arc<Entry>, Status> {
+        match view.slot.get_key(&key) {
+            Some(entry) if entry.revision == revision => Ok(entry),
+            _ => view.slot.entry(&stored(key, value, revision)).map_err(Status::internal),
+        }
+    }
+}
+
+/// An object to store.
+#[derive(Debug)]
+pub(crate) struct Put<'a> {
+    pub(crate) key: Bytes,
+    pub(crate) based_on: Revision,
+    pub(crate) object: &'a Value,
+    pub(crate) lease: Option<LeaseId>,
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// Heartbeats and events have a lane of their own.
+pub(crate) fn lane_of(view: &View) -> Lane {
+    match (view.storage.storage.group.as_str(), view.storage.storage.resource.as_str()) {
+        ("coordination.k8s.io", "leases") | ("", "events") => Lane::Batched,
+        _ => Lane::Prompt,
+    }
+}
+
+/// A stored object at a revision that is not (yet) read from the store.
+pub(crate) fn stored(key: Bytes, value: Bytes, revision: Revision) -> KeyValue {
+    KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: None }
+}
+
+/// What a client is told about the store's failures.
+pub(crate) fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::Invalid(why) => Status::request_entity_too_large(&why),
+        StoreError::Compacted { .. } => super::continuation::too_old(),
+        StoreError::Unavailable(why) => Status::timeout(&format!("request did not complete within the allotted timeout: {why}"), 1),
+        StoreError::Closed | StoreError::Lagged => Status::service_unavailable("the server is shutting down"),
+        StoreError::Future { newest } => too_large(0, newest),
+        other => Status::internal(other),
+    }
+}
+
+/// The same for the cache.
+pub(crate) fn cache_status(error: CacheError) -> Status {
+    match error {
+        CacheError::Behind { asked, current } => too_large(asked, current),
+        CacheError::Store(error) => store_status(error),
+    }
+}
+
+/// 504: a revision that has not happened here.
+pub(crate) fn too_large(asked: Revision, current: Revision) -> Status {
+    Status::timeout(&format!("Too large resource version: {asked}, current: {current}"), 1).with_cause(
+        "ResourceVersionTooLarge",
+        "Too large resource version",
+        "",
+    )
+}

@@ -1,0 +1,129 @@
+//! POST: a new object.
+
+use super::{
+    call::{Call, read_body},
+    commit::Put,
+    paired,
+};
+use crate::{
+    admission::Operation,
+    body::Body,
+    cache::Entry,
+    http::{self, content},
+};
+use std::sync::Arc;
+use timonel_api::{GENERATED_SUFFIX, Status, Value, fill_system_fields, generate_name, prepare_create, validate_create};
+
+/// Names tried for `generateName`.
+const MAX_GENERATED: usize = 8;
+/// Attempts when an object written beside (a quota) changed in between.
+const MAX_RACES: usize = 12;
+
+/// What a creation gives: the stored object, or what it would have been.
+#[derive(Debug)]
+pub(crate) enum Written {
+    Stored(Arc<Entry>),
+    DryRun(Box<Value>),
+}
+
+/// Creates the object in the body and answers with it.
+pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
+    let bytes = read_body(body).await?;
+    let mut object = call.decode_object(content(call.headers)?, &bytes)?;
+    check_namespace(call, &mut object)?;
+    timonel_api::apply_defaults(&call.view.scheme, &call.view.resource.gvk(), &mut object);
+    let object = call.view.absorb(object)?;
+    let written = create_object(call, object).await?;
+    super::answer::written(call, written, 201)
+}
+
+/// The same for a decoded object in the storage version.
+pub(crate) async fn create_object(call: &Call<'_>, object: Value) -> Result<Written, Status> {
+    let generated = object.str_at(&["metadata", "name"]).is_empty();
+    let mut last = None;
+    for _ in 0..if generated { MAX_GENERATED } else { 1 } {
+        match attempt(call, object.clone()).await {
+            Err(status) if generated && &*status.reason == "AlreadyExists" => last = Some(status),
+            other => return other,
+        }
+    }
+    let name = last.and_then(|status| status.details).map(|details| details.name).unwrap_or_default();
+    Err(Status::generate_name_conflict(call.view.group(), call.view.plural(), &name, 1))
+}
+
+async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Written, Status> {
+    call.mutate(Operation::Create, &mut object, None)?;
+    let kind = call.view.kind();
+    fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
+    prepare_create(kind, &mut object, call.now);
+    object.remove_at(&["metadata", "managedFields"]);
+    name_it(call, &mut object)?;
+    let name = object.str_at(&["metadata", "name"]).to_owned();
+    let allocated = call.server.services.on_create(call, &mut object).await?;
+    let errors = validate_create(kind, &object);
+    if !errors.is_empty() {
+        return Err(Status::invalid(kind.group, kind.kind, &name, &errors));
+    }
+    for warning in timonel_api::warnings_create(kind, &object) {
+        call.warn(warning);
+    }
+    let key = call.view.slot.key(call.namespace(), &name);
+    for _ in 0..MAX_RACES {
+        let admitted = call.validate(Operation::Create, &mut object, None)?;
+        if call.view.slot.get_key(&key).is_some() {
+            return Err(Status::already_exists(call.view.group(), call.view.plural(), &name));
+        }
+        if call.dry_run()? {
+            return Ok(Written::DryRun(Box::new(object)));
+        }
+        let mut beside = paired::steps(call.server, admitted.paired)?;
+        let paired = !beside.is_empty();
+        beside.extend(allocated.steps());
+        let lease = call.server.events.lease_for(call).await?;
+        let put = Put { key: key.clone(), based_on: 0, object: &object, lease, beside };
+        match call.server.committer.put(&call.view, put).await? {
+            Some(entry) => {
+                allocated.keep();
+                return Ok(Written::Stored(entry));
+            }
+            // Who raced: another object of this name (the look above sees it), or what is written beside.
+            None if paired || call.view.slot.get_key(&key).is_some() => {}
+            None => return Err(Status::already_exists(call.view.group(), call.view.plural(), &name)),
+        }
+    }
+    Err(Status::server_timeout(call.view.group(), call.view.plural(), "create", 1))
+}
+
+fn name_it(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+    if !object.str_at(&["metadata", "name"]).is_empty() {
+        return Ok(());
+    }
+    let prefix = object.str_at(&["metadata", "generateName"]).to_owned();
+    if prefix.is_empty() {
+        // Validation refuses a missing name with upstream's words.
+        return Ok(());
+    }
+    let mut random = [0; GENERATED_SUFFIX];
+    call.server.entropy.fill(&mut random);
+    object.set_at(&["metadata", "name"], generate_name(&prefix, &random));
+    Ok(())
+}
+
+/// The object's namespace is the request's.
+pub(crate) fn check_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+    let found = object.str_at(&["metadata", "namespace"]).to_owned();
+    let asked = call.namespace();
+    if found.is_empty() && !asked.is_empty() {
+        object.set_at(&["metadata", "namespace"], asked);
+    } else if asked.is_empty() && !call.view.resource.namespaced && !found.is_empty() {
+        object.remove_at(&["metadata", "namespace"]);
+    } else if found != asked {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if call.view.resource.namespaced && asked.is_empty() {
+        return Err(Status::bad_request("an empty namespace may not be set during creation"));
+    }
+    Ok(())
+}

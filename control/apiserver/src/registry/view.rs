@@ -1,0 +1,268 @@
+//! One served resource in one version: how its stored objects look to clients of that version.
+//!
+//! Objects are stored once, in the storage version. Versions that differ only in name share the cached text;
+//! the others convert. Never reads or writes the store.
+
+use crate::cache::{ChangeKind, Columns, Entry, Slot};
+use crate::http::{Accept, Media, Shape};
+use bytes::Bytes;
+use std::sync::Arc;
+use timonel_api::{GroupResource, KindRef, Resource, Scheme, Status, Value};
+
+/// A resource in one version, ready to be served.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) storage: Arc<Resource>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) scheme: Arc<Scheme>,
+    pub(crate) columns: Columns,
+    /// `"kind":"Pod","apiVersion":"v1",`
+    head: Bytes,
+    /// Tells the renderings of this version apart from those of others of the same objects.
+    id: u32,
+    converts: bool,
+}
+
+/// What is kept beside the objects of a resource for field selectors.
+pub(crate) fn columns_of(resource: &GroupResource) -> Columns {
+    let (kind, labels): (_, &'static [&'static str]) = match (resource.group.as_str(), resource.resource.as_str()) {
+        ("", "pods") => (
+            "Pod",
+            &[
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "spec.hostNetwork",
+                "status.phase",
+                "status.podIP",
+                "status.podIPs",
+                "status.nominatedNodeName",
+            ],
+        ),
+        ("", "nodes") => ("Node", &["spec.unschedulable"]),
+        ("", "replicationcontrollers") => ("ReplicationController", &["status.replicas"]),
+        ("apps", "replicasets") => ("ReplicaSet", &["status.replicas"]),
+        ("", "events") => (
+            "Event",
+            &[
+                "involvedObject.kind",
+                "involvedObject.namespace",
+                "involvedObject.name",
+                "involvedObject.uid",
+                "involvedObject.apiVersion",
+                "involvedObject.resourceVersion",
+                "involvedObject.fieldPath",
+                "reason",
+                "reportingComponent",
+                "source",
+                "type",
+            ],
+        ),
+        ("", "namespaces") => ("Namespace", &["status.phase"]),
+        ("", "secrets") => ("Secret", &["type"]),
+        ("", "services") => ("Service", &["spec.clusterIP", "spec.type"]),
+        ("batch", "jobs") => ("Job", &["status.successful"]),
+        ("certificates.k8s.io", "certificatesigningrequests") => ("CertificateSigningRequest", &["spec.signerName"]),
+        ("certificates.k8s.io", "clustertrustbundles") => ("ClusterTrustBundle", &["spec.signerName"]),
+        ("certificates.k8s.io", "podcertificaterequests") => {
+            ("PodCertificateRequest", &["spec.signerName", "spec.podName", "spec.nodeName"])
+        }
+        ("resource.k8s.io", "resourceslices") => ("ResourceSlice", &["spec.nodeName", "spec.driver"]),
+        _ => ("", &[]),
+    };
+    Columns { kind, labels }
+}
+
+/// The selectable field by which watches of a resource are indexed: kubelets watch the pods of their node.
+pub(crate) const INDEXED: &str = "spec.nodeName";
+
+/// Its place among the columns.
+pub(crate) fn index_field(resource: &GroupResource) -> Option<usize> {
+    let pods = resource.group.is_empty() && resource.resource == "pods";
+    pods.then(|| columns_of(resource).labels.iter().position(|label| *label == INDEXED)).flatten()
+}
+
+impl View {
+    pub(crate) fn new(scheme: &Arc<Scheme>, resource: &Arc<Resource>, slot: Arc<Slot>, id: u32) -> Self {
+        let storage = scheme.storage_of(resource).unwrap_or(resource).clone();
+        let head = format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", resource.kind, resource.api_version());
+        Self {
+            converts: storage.body != resource.body && timonel_api::needs_conversion(&resource.gvk(), &storage.gvk()),
+            columns: columns_of(&resource.storage),
+            resource: resource.clone(),
+            storage,
+            slot,
+            scheme: scheme.clone(),
+            head: head.into(),
+            id,
+        }
+    }
+
+    /// The kind as rules about objects know it: objects are judged in their storage version.
+    pub(crate) fn kind(&self) -> KindRef<'_> {
+        kind_ref(&self.storage)
+    }
+
+    /// The group that messages name.
+    pub(crate) fn group(&self) -> &str {
+        &self.resource.group
+    }
+
+    /// The plural that messages name.
+    pub(crate) fn plural(&self) -> &str {
+        &self.resource.plural
+    }
+
+    pub(crate) fn not_found(&self, name: &str) -> Status {
+        Status::not_found(self.group(), self.plural(), name)
+    }
+
+    /// Distinguishes renderings: version, media type and shape.
+    pub(crate) fn rendering(&self, accept: &Accept) -> u32 {
+        self.id << 8 | (accept.media as u32) << 4 | accept.shape as u32
+    }
+
+    /// Makes a stored object one of this version.
+    pub(crate) fn present(&self, mut stored: Value) -> Result<Value, Status> {
+        if self.converts {
+            stored.set_at(&["apiVersion"], self.storage.api_version());
+            stored.set_at(&["kind"], Value::String(self.storage.kind.clone()));
+            stored = timonel_api::convert(&self.scheme, stored, &self.resource.gvk()).map_err(Status::internal)?;
+        }
+        self.stamp(&mut stored);
+        Ok(stored)
+    }
+
+    /// Writes this version's `apiVersion` and `kind` into an object.
+    pub(crate) fn stamp(&self, object: &mut Value) {
+        let object = object.make_object();
+        object.insert("apiVersion", self.resource.api_version());
+        object.insert("kind", Value::String(self.resource.kind.clone()));
+    }
+
+    /// Makes an object of this version one to store.
+    pub(crate) fn absorb(&self, mut object: Value) -> Result<Value, Status> {
+        self.stamp(&mut object);
+        if self.converts {
+            object = timonel_api::convert(&self.scheme, object, &self.storage.gvk()).map_err(Status::internal)?;
+        }
+        let stored = object.make_object();
+        stored.insert("apiVersion", self.storage.api_version());
+        stored.insert("kind", Value::String(self.storage.kind.clone()));
+        Ok(object)
+    }
+
+    /// A cached object as a tree in the storage version, with `apiVersion` and `kind`.
+    pub(crate) fn decode_stored(&self, entry: &Entry) -> Result<Value, Status> {
+        let mut value = entry.decode().map_err(Status::internal)?;
+        let object = value.make_object();
+        object.insert("apiVersion", self.storage.api_version());
+        object.insert("kind", Value::String(self.storage.kind.clone()));
+        Ok(value)
+    }
+
+    /// A cached object as a tree of this version.
+    pub(crate) fn decode(&self, entry: &Entry) -> Result<Value, Status> {
+        self.present(entry.decode().map_err(Status::internal)?)
+    }
+
+    /// One object as JSON.
+    pub(crate) fn json(&self, entry: &Entry) -> Result<Bytes, Status> {
+        if self.converts {
+            return Ok(timonel_api::encode_json(&self.decode(entry)?).into());
+        }
+        Ok([b"{", &self.head[..], entry.members()].concat().into())
+    }
+
+    /// `,` and one item of a list as JSON; items of built-in kinds carry no `apiVersion` and `kind`, as upstream's.
+    pub(crate) fn item_json(&self, entry: &Entry) -> Result<Bytes, Status> {
+        if self.resource.custom {
+            return Ok([b",{", &self.head[..], entry.members()].concat().into());
+        }
+        if !self.converts {
+            return Ok(entry.item());
+        }
+        let mut value = self.decode(entry)?;
+        let object = value.make_object();
+        object.remove("apiVersion");
+        object.remove("kind");
+        let mut out = vec![b','];
+        timonel_api::encode_json_into(&value, &mut out);
+        Ok(out.into())
+    }
+
+    /// One object's protobuf message, without the envelope.
+    pub(crate) fn protobuf(&self, entry: &Entry) -> Result<Bytes, Status> {
+        let encode = |value: &Value| timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value).into();
+        if self.converts || self.storage.body != self.resource.body {
+            return Ok(encode(&self.decode(entry)?));
+        }
+        let value = self.decode(entry);
+        if let Err(status) = &value {
+            return Err(status.clone());
+        }
+        Ok(entry.protobuf(|| encode(&value.unwrap_or_default())).clone())
+    }
+
+    /// The metadata of an object alone, as `PartialObjectMetadata`.
+    pub(crate) fn partial(&self, entry: &Entry) -> Result<Value, Status> {
+        let mut value = self.decode(entry)?;
+        let mut partial = Value::object();
+        partial.set_at(&["kind"], "PartialObjectMetadata");
+        partial.set_at(&["apiVersion"], "meta.k8s.io/v1");
+        partial.set_at(&["metadata"], value.make_object().remove("metadata").unwrap_or_default());
+        Ok(partial)
+    }
+
+    /// One event of a watch, framed for its stream; `shape` must not be a table.
+    pub(crate) fn event(&self, accept: &Accept, kind: ChangeKind, entry: &Entry) -> Result<Bytes, Status> {
+        let name = event_type(kind);
+        match (accept.shape, accept.media) {
+            (Shape::Whole, Media::Protobuf) => {
+                let object = timonel_api::seal(&self.resource.gvk(), &self.protobuf(entry)?);
+                Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into())
+            }
+            (Shape::Whole, _) if !self.converts => {
+                let parts = [b"{\"type\":\"", name.as_bytes(), b"\",\"object\":{", &self.head, entry.members(), b"}\n"];
+                Ok(parts.concat().into())
+            }
+            (Shape::Whole, _) => Ok(event_json(name, &self.json(entry)?)),
+            (_, _) => self.event_value(accept, name, &self.partial(entry)?),
+        }
+    }
+
+    /// One event of a watch around any object.
+    pub(crate) fn event_value(&self, accept: &Accept, name: &str, object: &Value) -> Result<Bytes, Status> {
+        if accept.media == Media::Protobuf {
+            let object = crate::http::to_protobuf(&self.scheme, object).map_err(Status::internal)?;
+            return Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into());
+        }
+        Ok(event_json(name, &timonel_api::encode_json(object)))
+    }
+}
+
+fn event_json(name: &str, object: &[u8]) -> Bytes {
+    [b"{\"type\":\"", name.as_bytes(), b"\",\"object\":", object, b"}\n"].concat().into()
+}
+
+/// A resource as rules about objects know it.
+pub(crate) fn kind_ref(resource: &Resource) -> KindRef<'_> {
+    KindRef {
+        group: &resource.group,
+        kind: &resource.kind,
+        namespaced: resource.namespaced,
+        status: resource.subresource("status").is_some(),
+        custom: resource.custom,
+    }
+}
+
+/// The name of a watch event.
+pub(crate) const fn event_type(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Added => "ADDED",
+        ChangeKind::Modified => "MODIFIED",
+        ChangeKind::Deleted => "DELETED",
+    }
+}
