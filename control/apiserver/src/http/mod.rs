@@ -1,5 +1,15 @@
 //! HTTP as upstream's API server speaks it: paths, media types, answers.
 
+mod answer;
+mod frames;
 mod negotiate;
 mod query;
 mod request_info;
+
+pub(crate) use answer::Answer;
+pub(crate) use frames::joined;
+pub(crate) use negotiate::{
+    Accept, JSON, Media, PROTOBUF, Shape, YAML, accept, accept_ranges, content, not_acceptable,
+};
+pub(crate) use query::{Query, decode};
+pub(crate) use request_info::RequestInfo;

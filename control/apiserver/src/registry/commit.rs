@@ -10,7 +10,7 @@ use timonel_store::{Compare, KeyValue, Lane, LeaseId, Op, Revision, Store, Store
 /// A further key that a write changes, with its precondition.
 #[derive(Clone, Debug)]
 pub(crate) struct Beside {
-    pub(crate) compare: Compare,
+    pub(crate) compare: Option<Compare>,
     pub(crate) op: Op,
 }
 
@@ -57,7 +57,7 @@ impl Committer {
             ..Txn::default()
         };
         for beside in change.beside {
-            txn.compare.push(beside.compare);
+            txn.compare.extend(beside.compare);
             txn.then.push(beside.op);
         }
         let result = self.store.txn(txn).await.map_err(store_status)?;

@@ -10,14 +10,15 @@ use crate::{
     body::Body,
     cache::Entry,
     http::{self, content},
+    rules,
 };
 use std::sync::Arc;
-use timonel_api::{GENERATED_SUFFIX, Status, Value, fill_system_fields, generate_name, prepare_create, validate_create};
+use timonel_api::{Status, Value, strategy::{GENERATED_SUFFIX, fill_system_fields, generate_name, prepare_create}};
 
 /// Names tried for `generateName`.
 const MAX_GENERATED: usize = 8;
-/// Attempts when an object written beside (a quota) changed in between.
-const MAX_RACES: usize = 12;
+/// Attempts in all, when what is written beside (a quota, an address) changes in between.
+const MAX_RACES: usize = 24;
 
 /// What a creation gives: the stored object, or what it would have been.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, 
     let bytes = read_body(body).await?;
     let mut object = call.decode_object(content(call.headers)?, &bytes)?;
     check_namespace(call, &mut object)?;
-    timonel_api::apply_defaults(&call.view.scheme, &call.view.resource.gvk(), &mut object);
+    rules::apply_defaults(&call.view.scheme, &call.view.resource, &mut object);
     let object = call.view.absorb(object)?;
     let written = create_object(call, object).await?;
     super::answer::written(call, written, 201)
@@ -40,73 +41,84 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, 
 /// The same for a decoded object in the storage version.
 pub(crate) async fn create_object(call: &Call<'_>, object: Value) -> Result<Written, Status> {
     let generated = object.str_at(&["metadata", "name"]).is_empty();
-    let mut last = None;
-    for _ in 0..if generated { MAX_GENERATED } else { 1 } {
+    let (mut names, mut last) = (0, None);
+    for _ in 0..MAX_RACES {
         match attempt(call, object.clone()).await {
-            Err(status) if generated && &*status.reason == "AlreadyExists" => last = Some(status),
-            other => return other,
+            Err(status) if generated && &*status.reason == "AlreadyExists" && names < MAX_GENERATED => {
+                names += 1;
+                last = Some(status);
+            }
+            Ok(None) => {}
+            other => return other.and_then(|written| written.ok_or_else(|| Status::internal("nothing was written"))),
+        }
+        if names == MAX_GENERATED {
+            break;
         }
     }
-    let name = last.and_then(|status| status.details).map(|details| details.name).unwrap_or_default();
-    Err(Status::generate_name_conflict(call.view.group(), call.view.plural(), &name, 1))
+    match last.and_then(|status| status.details) {
+        Some(details) if names == MAX_GENERATED => {
+            Err(Status::generate_name_conflict(call.view.group(), call.view.plural(), &details.name, 1))
+        }
+        _ => Err(Status::server_timeout(call.view.group(), call.view.plural(), "create", 1)),
+    }
 }
 
-async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Written, Status> {
+/// One attempt; `None` when something that is written beside (a quota, an address) was changed by others.
+async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, Status> {
     call.mutate(Operation::Create, &mut object, None)?;
     let kind = call.view.kind();
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
     prepare_create(kind, &mut object, call.now);
     object.remove_at(&["metadata", "managedFields"]);
-    name_it(call, &mut object)?;
+    name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
-    let allocated = call.server.services.on_create(call, &mut object).await?;
-    let errors = validate_create(kind, &object);
-    if !errors.is_empty() {
-        return Err(Status::invalid(kind.group, kind.kind, &name, &errors));
-    }
-    for warning in timonel_api::warnings_create(kind, &object) {
-        call.warn(warning);
-    }
     let key = call.view.slot.key(call.namespace(), &name);
-    for _ in 0..MAX_RACES {
-        let admitted = call.validate(Operation::Create, &mut object, None)?;
-        if call.view.slot.get_key(&key).is_some() {
-            return Err(Status::already_exists(call.view.group(), call.view.plural(), &name));
-        }
-        if call.dry_run()? {
-            return Ok(Written::DryRun(Box::new(object)));
-        }
-        let mut beside = paired::steps(call.server, admitted.paired)?;
-        let paired = !beside.is_empty();
-        beside.extend(allocated.steps());
-        let lease = call.server.events.lease_for(call).await?;
-        let put = Put { key: key.clone(), based_on: 0, object: &object, lease, beside };
-        match call.server.committer.put(&call.view, put).await? {
-            Some(entry) => {
-                allocated.keep();
-                return Ok(Written::Stored(entry));
-            }
-            // Who raced: another object of this name (the look above sees it), or what is written beside.
-            None if paired || call.view.slot.get_key(&key).is_some() => {}
-            None => return Err(Status::already_exists(call.view.group(), call.view.plural(), &name)),
-        }
+    let exists = || Status::already_exists(call.view.group(), call.view.plural(), &name);
+    let allocated = call.server.services.on_create(call, &mut object).await?;
+    judge(call, &object, &name)?;
+    let admitted = call.validate(Operation::Create, &mut object, None)?;
+    if call.view.slot.get_key(&key).is_some() {
+        return Err(exists());
     }
-    Err(Status::server_timeout(call.view.group(), call.view.plural(), "create", 1))
+    if call.dry_run()? {
+        return Ok(Some(Written::DryRun(Box::new(object))));
+    }
+    let mut beside = paired::steps(call.server, admitted.paired)?;
+    beside.extend(allocated.steps());
+    let alone = beside.is_empty();
+    let lease = call.server.events.lease_for(call).await?;
+    let put = Put { key: key.clone(), based_on: 0, object: &object, lease, beside };
+    match call.server.committer.put(&call.view, put).await? {
+        Some(entry) => Ok(Some(Written::Stored(entry))),
+        None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),
+        None => Ok(None),
+    }
 }
 
-fn name_it(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
+fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {
+    let kind = call.view.kind();
+    let errors = rules::validate_create(kind, object);
+    if !errors.is_empty() {
+        return Err(Status::invalid(kind.group, kind.kind, name, &errors));
+    }
+    for warning in rules::warnings_create(kind, object) {
+        call.warn(warning);
+    }
+    Ok(())
+}
+
+/// Makes a name from `generateName`. Without either, validation refuses with upstream's words.
+fn name_it(call: &Call<'_>, object: &mut Value) {
     if !object.str_at(&["metadata", "name"]).is_empty() {
-        return Ok(());
+        return;
     }
     let prefix = object.str_at(&["metadata", "generateName"]).to_owned();
     if prefix.is_empty() {
-        // Validation refuses a missing name with upstream's words.
-        return Ok(());
+        return;
     }
     let mut random = [0; GENERATED_SUFFIX];
     call.server.entropy.fill(&mut random);
     object.set_at(&["metadata", "name"], generate_name(&prefix, &random));
-    Ok(())
 }
 
 /// The object's namespace is the request's.

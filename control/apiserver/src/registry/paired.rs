@@ -18,7 +18,7 @@ fn step(server: &ApiServer, write: &PairedWrite) -> Result<Beside, Status> {
     let key = slot.key(&write.namespace, &write.name);
     let value = encode(&write.object, &super::view::columns_of(&resource));
     Ok(Beside {
-        compare: Compare::ModRevision(key.clone(), revision),
+        compare: Some(Compare::ModRevision(key.clone(), revision)),
         op: Op::Put { key, value, lease: None },
     })
 }

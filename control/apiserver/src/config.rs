@@ -1,0 +1,80 @@
+//! What one cluster's API server is made of.
+
+use crate::{
+    admission::AdmissionChain,
+    authn::User,
+    authz::Authorizer,
+};
+use bytes::Bytes;
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    sync::Arc,
+};
+use timonel_api::Scheme;
+use timonel_runtime::{Clock, Entropy};
+use timonel_store::Store;
+
+/// Everything an API server is given.
+#[derive(Debug)]
+pub struct Config {
+    /// The kinds it serves.
+    pub scheme: Arc<Scheme>,
+    /// Where its objects are.
+    pub store: Arc<dyn Store>,
+    /// What all its keys in the store start with.
+    pub prefix: Bytes,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Who may do what.
+    pub authorizer: Box<dyn Authorizer>,
+    /// Rules of admission.
+    pub admission: AdmissionChain,
+    /// Ranges of cluster addresses of Services, the primary family first; none for a cluster without Services.
+    pub service_ranges: Vec<IpNet>,
+    /// Ports of nodes for Services.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where pods reach this API server behind the Service `kubernetes`; none when there is no such Service.
+    pub advertise: Option<SocketAddr>,
+    /// What `serverAddressByClientCIDRs` of the discovery documents names, as `HOST:PORT`.
+    pub public_address: String,
+    /// Seconds after which events are forgotten.
+    pub event_ttl_seconds: u64,
+}
+
+impl Config {
+    /// Upstream's range of node ports.
+    pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
+    /// Upstream's life of an event.
+    pub const EVENT_TTL_SECONDS: u64 = 3_600;
+}
+
+/// Who is at the other end of a call, before authentication.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A part of this process that acts under a name.
+    Internal(Arc<User>),
+    /// A connection from outside.
+    Peer(Peer),
+}
+
+/// What a connection knows about its other end.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The certificates it presented; TLS has checked that it holds the key, nothing else.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// A part of this process, by upstream's user name without `system:`.
+    #[must_use]
+    pub fn internal(component: &str) -> Self {
+        Self::Internal(Arc::new(User::system(component)))
+    }
+}

@@ -1,0 +1,176 @@
+//! Objects and lists as HTTP answers: the bytes of the cache where the client's form allows, else rendered.
+
+use super::{call::Call, create::Written, delete::Deleted, read::Page, view::View};
+use crate::{
+    cache::Entry,
+    http::{self, Answer, Media, Shape, joined},
+    rules,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+use timonel_api::{Status, Value};
+
+/// A stored object.
+pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer, Status> {
+    let view = &call.view;
+    match (call.accept.shape, call.accept.media) {
+        (Shape::Whole, Media::Json) => Ok(Answer::json(code, view.json(entry)?, &call.accept)),
+        (Shape::Whole, Media::Protobuf) => {
+            let bytes = rules::seal(&view.resource, &view.protobuf(entry)?);
+            Ok(Answer::bytes(code, http::PROTOBUF, bytes))
+        }
+        (Shape::Whole, Media::Yaml) => Answer::value(code, &view.decode(entry)?, &view.scheme, &call.accept),
+        (Shape::Partial, _) => Answer::value(code, &view.partial(entry)?, &view.scheme, &call.accept),
+        (Shape::Table, _) => table(call, &[view.decode(entry)?], &Value::object(), code),
+    }
+}
+
+/// An object that is not (or not as such) in the store, in the view's version.
+pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer, Status> {
+    match call.accept.shape {
+        Shape::Table if rules::has_table(call.view.kind()) => table(call, std::slice::from_ref(value), &Value::object(), code),
+        Shape::Partial => {
+            let mut partial = Value::object();
+            partial.set_at(&["kind"], "PartialObjectMetadata");
+            partial.set_at(&["apiVersion"], "meta.k8s.io/v1");
+            partial.set_at(&["metadata"], value.get("metadata").cloned().unwrap_or_default());
+            Answer::value(code, &partial, &call.view.scheme, &call.accept)
+        }
+        _ => Answer::value(code, value, &call.view.scheme, &call.accept),
+    }
+}
+
+/// What a creation or a change gave.
+pub(crate) fn written(call: &Call<'_>, written: Written, code: u16) -> Result<Answer, Status> {
+    match written {
+        Written::Stored(stored) => entry(call, &stored, code),
+        Written::DryRun(object) => value(call, &call.view.present(*object)?, code),
+    }
+}
+
+/// Kinds whose deletion answers with the object; the others answer with a `Status`.
+const RETURN_DELETED: [(&str, &str); 19] = [
+    ("", "pods"),
+    ("", "services"),
+    ("", "namespaces"),
+    ("", "serviceaccounts"),
+    ("", "persistentvolumes"),
+    ("", "persistentvolumeclaims"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "devicetaintrules"),
+    ("resource.k8s.io", "resourcepoolstatusrequests"),
+];
+
+/// What a deletion left.
+pub(crate) fn deleted(call: &Call<'_>, deleted: &Deleted, name: &str) -> Result<Answer, Status> {
+    let view = &call.view;
+    match deleted {
+        Deleted::Marked(object) => value(call, object, 200),
+        Deleted::Gone(object) if RETURN_DELETED.contains(&(view.group(), view.plural())) => value(call, object, 200),
+        Deleted::Gone(object) => {
+            let status = Status::success(view.group(), view.plural(), name, object.str_at(&["metadata", "uid"]));
+            Ok(Answer::status(&status))
+        }
+    }
+}
+
+/// A list.
+pub(crate) fn list(call: &Call<'_>, page: &Page) -> Result<Answer, Status> {
+    let view = &call.view;
+    let answer = match (call.accept.shape, call.accept.media) {
+        (Shape::Whole, Media::Json) if !call.accept.pretty => json_list(view, page)?,
+        (Shape::Whole, Media::Protobuf) => protobuf_list(view, page)?,
+        (Shape::Table, _) => {
+            let rows = page.entries.iter().map(|entry| view.decode(entry)).collect::<Result<Vec<_>, _>>()?;
+            table(call, &rows, &list_meta(page), 200)?
+        }
+        (shape, _) => {
+            let items = page.entries.iter().map(|entry| match shape {
+                Shape::Partial => view.partial(entry),
+                _ => view.decode(entry).map(|mut item| {
+                    if !view.resource.custom {
+                        let object = item.make_object();
+                        object.remove("apiVersion");
+                        object.remove("kind");
+                    }
+                    item
+                }),
+            });
+            let items = items.collect::<Result<Vec<_>, _>>()?;
+            let (kind, version) = match shape {
+                Shape::Partial => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+                _ => (view.resource.list_kind.to_string(), view.resource.api_version()),
+            };
+            let mut list = Value::object();
+            list.set_at(&["kind"], kind);
+            list.set_at(&["apiVersion"], version);
+            list.set_at(&["metadata"], list_meta(page));
+            list.set_at(&["items"], items);
+            Answer::value(200, &list, &view.scheme, &call.accept)?
+        }
+    };
+    Ok(answer.compressed_for(call.headers))
+}
+
+fn list_meta(page: &Page) -> Value {
+    let mut meta = Value::object();
+    meta.set_at(&["resourceVersion"], page.revision.to_string());
+    if let Some(token) = &page.continuation {
+        meta.set_at(&["continue"], token.as_str());
+    }
+    if let Some(remaining) = page.remaining {
+        meta.set_at(&["remainingItemCount"], i64::try_from(remaining).unwrap_or(i64::MAX));
+    }
+    meta
+}
+
+/// The items' cached text, joined as it is sent.
+fn json_list(view: &Arc<View>, page: &Page) -> Result<Answer, Status> {
+    let mut head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":",
+        view.resource.list_kind,
+        view.resource.api_version()
+    )
+    .into_bytes();
+    timonel_api::encode_json_into(&list_meta(page), &mut head);
+    head.extend_from_slice(b",\"items\":[");
+    let items = page.entries.iter().map(|entry| view.item_json(entry)).collect::<Result<Vec<Bytes>, _>>()?;
+    let tail = Bytes::from_static(b"]}\n");
+    let comma = usize::from(!items.is_empty());
+    let length = head.len() + tail.len() + items.iter().map(Bytes::len).sum::<usize>() - comma;
+    // Every item starts with its separator; the first has none before it.
+    let first = items.first().map(|item| item.slice(1..));
+    let rest = items.into_iter().skip(1);
+    let pieces = std::iter::once(Bytes::from(head)).chain(first).chain(rest).chain(std::iter::once(tail));
+    Ok(Answer::body(200, http::JSON, joined(pieces, length as u64)))
+}
+
+fn protobuf_list(view: &Arc<View>, page: &Page) -> Result<Answer, Status> {
+    let items = page.entries.iter().map(|entry| view.protobuf(entry)).collect::<Result<Vec<Bytes>, _>>()?;
+    let (pieces, length) = rules::protobuf_list(&view.scheme, &view.resource, &list_meta(page), items);
+    Ok(Answer::body(200, http::PROTOBUF, joined(pieces, length)))
+}
+
+fn table(call: &Call<'_>, rows: &[Value], meta: &Value, code: u16) -> Result<Answer, Status> {
+    let include = rules::include_object(call.query.get("includeObject"))?;
+    let mut table = rules::table(&call.view, rows, include, call.now);
+    table.set_at(&["metadata"], if meta.as_object().is_some_and(|meta| !meta.is_empty()) {
+        meta.clone()
+    } else {
+        let mut meta = Value::object();
+        let version = rows.first().map_or("", |row| row.str_at(&["metadata", "resourceVersion"]));
+        meta.set_at(&["resourceVersion"], version);
+        meta
+    });
+    Answer::value(code, &table, &call.view.scheme, &call.accept)
+}

@@ -1,0 +1,230 @@
+//! WATCH: changes as a stream of framed events.
+//!
+//! A watch never waits for a slow client: its queue is bounded, and a client that falls behind is let go and
+//! lists again.
+
+use super::{
+    call::Call,
+    commit::cache_status,
+    list_options::{Freshness, ListOptions},
+    read::selectors,
+    view::{View, event_type},
+};
+use crate::{
+    body::{Body, BodyError},
+    cache::{Cache, Change, ChangeKind, ChangeStream, Entry, WatchStart},
+    http::{self, Accept, Shape},
+    rules,
+};
+use bytes::Bytes;
+use http_body::Frame;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use timonel_api::{Status, Value};
+use tokio::time::{Instant, Sleep};
+
+/// How long a watch lasts when the client does not say: between once and twice this.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How often a quiet watch tells how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Marks the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Answers WATCH.
+pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
+    let options = ListOptions::parse(call.query, true)?;
+    let selectors = selectors(call)?;
+    let cache = &call.server.cache;
+    let send_initial = options.send_initial_events;
+    let freshness = options.freshness()?;
+    let start = match (freshness, send_initial) {
+        (Freshness::Newest, _) => {
+            cache.wait_newest().await.map_err(cache_status)?;
+            WatchStart::Now
+        }
+        (Freshness::Any, _) => WatchStart::Now,
+        (Freshness::NotOlderThan(revision) | Freshness::Exact(revision), Some(true)) => {
+            cache.wait_until(revision).await.map_err(cache_status)?;
+            WatchStart::Now
+        }
+        (Freshness::NotOlderThan(revision) | Freshness::Exact(revision), _) => WatchStart::After(revision),
+    };
+    let rendering = Rendering { view: call.view.clone(), accept: call.accept, include: rules::include_object(call.query.get("includeObject"))?, now: call.now };
+    let (initial, stream) = match call.view.slot.watch(&selectors.selection, start) {
+        Ok(started) => started,
+        Err(too_old) => return refused(&rendering, &Status::expired(too_old.to_string())),
+    };
+    // Without `sendInitialEvents` a watch from "now" replays what is there, as upstream's does; with `false` it
+    // does not.
+    let initial = if send_initial == Some(false) { Vec::new() } else { initial };
+    let timeout = options.timeout_seconds.map(Duration::from_secs).filter(|timeout| !timeout.is_zero());
+    let timeout = timeout.unwrap_or_else(|| {
+        MIN_TIMEOUT + Duration::from_millis(call.server.entropy.below(MIN_TIMEOUT.as_millis() as u64))
+    });
+    let now = Instant::now();
+    let body = WatchBody {
+        key: rendering.view.rendering(&rendering.accept),
+        rendering,
+        initial: initial.into_iter(),
+        announce_end: send_initial == Some(true),
+        bookmarks: options.allow_bookmarks,
+        bookmark_at: Box::pin(tokio::time::sleep_until(now + BOOKMARK_EVERY)),
+        end_at: Box::pin(tokio::time::sleep_until(now + timeout)),
+        stream: Some(stream),
+        cache: cache.clone(),
+        columns_sent: false,
+        _running: call.server.metrics.long_running(call.info),
+    };
+    Ok(http::Answer::body(200, call.accept.media.stream_type(), Body::new(body)))
+}
+
+/// A watch that ends at once with an error event.
+fn refused(rendering: &Rendering, status: &Status) -> Result<http::Answer, Status> {
+    let frame = rendering.view.event_value(&rendering.accept, "ERROR", &status.to_value())?;
+    Ok(http::Answer::bytes(200, rendering.accept.media.stream_type(), frame))
+}
+
+#[derive(Debug)]
+struct Rendering {
+    view: Arc<View>,
+    accept: Accept,
+    include: rules::IncludeObject,
+    now: jiff::Timestamp,
+}
+
+impl Rendering {
+    fn event(&self, kind: ChangeKind, entry: &Entry, with_columns: bool) -> Result<Bytes, Status> {
+        if self.accept.shape != Shape::Table {
+            return self.view.event(&self.accept, kind, entry);
+        }
+        let row = self.view.decode(entry)?;
+        let mut table = rules::table(&self.view, &[row], self.include, self.now);
+        table.set_at(&["metadata", "resourceVersion"], entry.revision.to_string());
+        if !with_columns {
+            table.make_object().insert("columnDefinitions", Value::Null);
+        }
+        self.view.event_value(&self.accept, event_type(kind), &table)
+    }
+
+    fn bookmark(&self, revision: u64, ends_initial: bool) -> Result<Bytes, Status> {
+        let mut object = Value::object();
+        self.view.stamp(&mut object);
+        match self.accept.shape {
+            Shape::Whole => {}
+            Shape::Partial => {
+                object.set_at(&["kind"], "PartialObjectMetadata");
+                object.set_at(&["apiVersion"], "meta.k8s.io/v1");
+            }
+            Shape::Table => {
+                object = rules::table(&self.view, &[], self.include, self.now);
+                object.make_object().insert("columnDefinitions", Value::Null);
+                object.set_at(&["metadata", "resourceVersion"], revision.to_string());
+                return self.view.event_value(&self.accept, "BOOKMARK", &object);
+            }
+        }
+        object.set_at(&["metadata", "resourceVersion"], revision.to_string());
+        object.set_at(&["metadata", "creationTimestamp"], Value::Null);
+        if ends_initial {
+            object.set_at(&["metadata", "annotations", INITIAL_EVENTS_END], "true");
+        }
+        self.view.event_value(&self.accept, "BOOKMARK", &object)
+    }
+}
+
+/// The stream of one watch.
+struct WatchBody {
+    rendering: Rendering,
+    key: u32,
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    announce_end: bool,
+    bookmarks: bool,
+    bookmark_at: Pin<Box<Sleep>>,
+    end_at: Pin<Box<Sleep>>,
+    stream: Option<ChangeStream>,
+    cache: Arc<Cache>,
+    columns_sent: bool,
+    _running: crate::metrics::LongRunning,
+}
+
+impl WatchBody {
+    fn change(&mut self, change: &Change, kind: ChangeKind) -> Result<Bytes, Status> {
+        let entry = change.shown(kind);
+        if self.rendering.accept.shape == Shape::Table {
+            let with_columns = !std::mem::replace(&mut self.columns_sent, true);
+            return self.rendering.event(kind, entry, with_columns);
+        }
+        change.frame((self.key, kind), || self.rendering.event(kind, entry, false))
+    }
+
+    /// Ends the watch, with an error event when something broke.
+    fn end(&mut self, status: Option<&Status>) -> Option<Bytes> {
+        self.stream = None;
+        let status = status?;
+        self.rendering.view.event_value(&self.rendering.accept, "ERROR", &status.to_value()).ok()
+    }
+
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.stream.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Some(entry) = self.initial.next() {
+            let with_columns = !std::mem::replace(&mut self.columns_sent, true);
+            let frame = self.rendering.event(ChangeKind::Added, &entry, with_columns);
+            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+        }
+        // Everything up to this revision is queued before the cache says so: if the queue is empty after
+        // reading it, all of it has been delivered.
+        let delivered = self.cache.delivered();
+        let next = self.stream.as_mut().map(|stream| stream.poll_next(context));
+        match next {
+            Some(Poll::Ready(Ok((change, kind)))) if !self.announce_end => {
+                let frame = self.change(&change, kind);
+                return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+            }
+            Some(Poll::Ready(Ok((change, kind)))) => {
+                // A change right at the start: the announcement goes first, with the revision before it.
+                self.announce_end = false;
+                let announcement = self.rendering.bookmark(change.revision.saturating_sub(1), true);
+                let frame = announcement.and_then(|bookmark| {
+                    Ok(Bytes::from([&bookmark[..], &self.change(&change, kind)?[..]].concat()))
+                });
+                return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+            }
+            Some(Poll::Ready(Err(_))) | None => {
+                self.end(None);
+                return Poll::Ready(None);
+            }
+            Some(Poll::Pending) => {}
+        }
+        if std::mem::take(&mut self.announce_end) {
+            let frame = self.rendering.bookmark(delivered, true);
+            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+        }
+        if self.end_at.as_mut().poll(context).is_ready() {
+            self.end(None);
+            return Poll::Ready(None);
+        }
+        if self.bookmarks && self.bookmark_at.as_mut().poll(context).is_ready() {
+            self.bookmark_at.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
+            // Registers for the next one; it cannot be due yet.
+            let _ = self.bookmark_at.as_mut().poll(context);
+            let frame = self.rendering.bookmark(delivered, false);
+            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+        }
+        Poll::Pending
+    }
+}
+
+impl http_body::Body for WatchBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_bytes(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
