@@ -1,11 +1,24 @@
-//! One cluster's API server.
+//! One cluster's API server: HTTP, authentication, authorization, admission, registry, watch cache, streams.
+//!
+//! Owns the way of a request; knows nothing of TLS ports, of other clusters or of where the store keeps its
+//! bytes. An object is stored as encoded bytes beside a few columns; reads, lists and watches join cached bytes
+//! and never decode.
 
 pub mod admission;
 pub mod authn;
 pub mod authz;
 mod body;
 mod cache;
+mod config;
+mod discovery;
 mod http;
+mod lookup;
+mod metrics;
+mod registry;
+mod rules;
+mod server;
 pub mod streams;
 
 pub use body::{Body, BodyError};
+pub use config::{Caller, Config, Peer};
+pub use server::{ApiServer, StartError};

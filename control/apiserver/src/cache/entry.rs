@@ -75,8 +75,11 @@ impl Entry {
     }
 
     /// The protobuf message, made by `encode` on first use.
-    pub(crate) fn protobuf(&self, encode: impl FnOnce() -> Bytes) -> &Bytes {
-        self.protobuf.get_or_init(encode)
+    pub(crate) fn protobuf<E>(&self, encode: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        match self.protobuf.get() {
+            Some(known) => Ok(known.clone()),
+            None => encode().map(|made| self.protobuf.get_or_init(|| made).clone()),
+        }
     }
 
     /// Whether `metadata.deletionTimestamp` is set.

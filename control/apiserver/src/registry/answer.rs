@@ -28,7 +28,7 @@ pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer,
 /// An object that is not (or not as such) in the store, in the view's version.
 pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer, Status> {
     match call.accept.shape {
-        Shape::Table if rules::has_table(call.view.kind()) => table(call, std::slice::from_ref(value), &Value::object(), code),
+        Shape::Table => table(call, std::slice::from_ref(value), &Value::object(), code),
         Shape::Partial => {
             let mut partial = Value::object();
             partial.set_at(&["kind"], "PartialObjectMetadata");

@@ -9,7 +9,7 @@ use crate::{
     http::{Accept, Media, Query, RequestInfo},
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use ::http::HeaderMap;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use timonel_api::{
@@ -93,8 +93,9 @@ impl Call<'_> {
         let decoded = match media {
             Media::Json => decode_json(schema, ty, bytes, &limits),
             Media::Yaml => decode_yaml(schema, ty, bytes, &limits),
-            Media::Protobuf => decode_proto(schema, ty, bytes, &limits)
-                .map(|(envelope, value)| Decoded { value: stamped(value, &envelope), findings: Vec::new() }),
+            Media::Protobuf => {
+                decode_proto(schema, ty, bytes, &limits).map(|value| Decoded { value, findings: Vec::new() })
+            }
         };
         let version = &self.view.resource.version;
         let refuse = |error: timonel_api::DecodeError| {
@@ -176,15 +177,6 @@ impl Call<'_> {
         warnings.into_iter().for_each(|warning| self.warn(warning));
         Ok(Admitted { paired })
     }
-}
-
-fn stamped(mut value: Value, envelope: &timonel_api::Envelope) -> Value {
-    let object = value.make_object();
-    if !envelope.kind.is_empty() {
-        object.insert("apiVersion", envelope.api_version.as_str());
-        object.insert("kind", envelope.kind.as_str());
-    }
-    value
 }
 
 /// An object must not claim to be something else than its path says.

@@ -101,9 +101,6 @@ fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, name, &errors));
     }
-    for warning in rules::warnings_create(kind, object) {
-        call.warn(warning);
-    }
     Ok(())
 }
 

@@ -42,7 +42,7 @@ impl DeleteOptions {
         if bytes.is_empty() {
             options.from_query(call)?;
         } else {
-            let ty = rules::delete_options_type(&call.view.scheme);
+            let ty = rules::delete_options_type(&call.view.scheme).ok_or_else(Status::no_such_resource)?;
             options.from_value(&call.decode(ty, "DeleteOptions", content(call.headers)?, &bytes)?);
         }
         options.check()?;

@@ -62,13 +62,7 @@ struct Patched<'a> {
 impl Change for Patched<'_> {
     fn change(&self, old: &Value) -> Result<Value, Status> {
         let view = &self.call.view;
-        let (mut new, warnings) = self.patch.apply(
-            &view.scheme,
-            &view.resource,
-            old,
-            self.call.field_validation()?,
-            &self.call.info.name,
-        )?;
+        let (mut new, warnings) = self.patch.apply(view, old, self.call.field_validation()?)?;
         warnings.into_iter().for_each(|warning| self.call.warn(warning));
         update::check_names(self.call, &mut new)?;
         rules::apply_defaults(&view.scheme, &view.resource, &mut new);

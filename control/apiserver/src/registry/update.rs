@@ -240,8 +240,5 @@ fn judge(call: &Call<'_>, part: Part, new: &Value, old: &Value) -> Result<(), St
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &call.info.name, &errors));
     }
-    for warning in rules::warnings_update(kind, new, old) {
-        call.warn(warning);
-    }
     Ok(())
 }

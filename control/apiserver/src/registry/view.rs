@@ -89,7 +89,7 @@ impl View {
         let storage = scheme.storage_of(resource).unwrap_or(resource).clone();
         let head = format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", resource.kind, resource.api_version());
         Self {
-            converts: storage.body != resource.body && timonel_api::needs_conversion(&resource.gvk(), &storage.gvk()),
+            converts: false,
             columns: columns_of(&resource.storage),
             resource: resource.clone(),
             storage,
@@ -129,7 +129,6 @@ impl View {
         if self.converts {
             stored.set_at(&["apiVersion"], self.storage.api_version());
             stored.set_at(&["kind"], Value::String(self.storage.kind.clone()));
-            stored = timonel_api::convert(&self.scheme, stored, &self.resource.gvk()).map_err(Status::internal)?;
         }
         self.stamp(&mut stored);
         Ok(stored)
@@ -145,9 +144,6 @@ impl View {
     /// Makes an object of this version one to store.
     pub(crate) fn absorb(&self, mut object: Value) -> Result<Value, Status> {
         self.stamp(&mut object);
-        if self.converts {
-            object = timonel_api::convert(&self.scheme, object, &self.storage.gvk()).map_err(Status::internal)?;
-        }
         let stored = object.make_object();
         stored.insert("apiVersion", self.storage.api_version());
         stored.insert("kind", Value::String(self.storage.kind.clone()));
@@ -195,15 +191,15 @@ impl View {
 
     /// One object's protobuf message, without the envelope.
     pub(crate) fn protobuf(&self, entry: &Entry) -> Result<Bytes, Status> {
-        let encode = |value: &Value| timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value).into();
-        if self.converts || self.storage.body != self.resource.body {
+        let encode = |value: &Value| {
+            let mut out = Vec::with_capacity(1024);
+            timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value, &mut out);
+            Bytes::from(out)
+        };
+        if self.storage.body != self.resource.body {
             return Ok(encode(&self.decode(entry)?));
         }
-        let value = self.decode(entry);
-        if let Err(status) = &value {
-            return Err(status.clone());
-        }
-        Ok(entry.protobuf(|| encode(&value.unwrap_or_default())).clone())
+        entry.protobuf(|| Ok(encode(&self.decode(entry)?)))
     }
 
     /// The metadata of an object alone, as `PartialObjectMetadata`.
@@ -221,7 +217,7 @@ impl View {
         let name = event_type(kind);
         match (accept.shape, accept.media) {
             (Shape::Whole, Media::Protobuf) => {
-                let object = timonel_api::seal(&self.resource.gvk(), &self.protobuf(entry)?);
+                let object = crate::rules::seal(&self.resource, &self.protobuf(entry)?);
                 Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into())
             }
             (Shape::Whole, _) if !self.converts => {
@@ -236,7 +232,7 @@ impl View {
     /// One event of a watch around any object.
     pub(crate) fn event_value(&self, accept: &Accept, name: &str, object: &Value) -> Result<Bytes, Status> {
         if accept.media == Media::Protobuf {
-            let object = crate::http::to_protobuf(&self.scheme, object).map_err(Status::internal)?;
+            let object = crate::rules::to_protobuf(&self.scheme, object).ok_or_else(crate::http::not_acceptable)?;
             return Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into());
         }
         Ok(event_json(name, &timonel_api::encode_json(object)))

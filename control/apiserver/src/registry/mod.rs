@@ -1,0 +1,36 @@
+//! Every operation on every resource: create, read, list, watch, update, patch, delete, and the subresources.
+//!
+//! What differs between kinds is data or a small function in `timonel-api`; here is the one path they share.
+//! Custom resources, webhooks, server-side apply and aggregation join this path: dynamic views in
+//! [`resources`], webhooks in [`call`]'s two halves of admission, apply as one more change in [`patch`].
+
+mod answer;
+mod bootstrap;
+mod call;
+mod commit;
+mod continuation;
+mod create;
+mod delete;
+mod events;
+mod list_options;
+mod paired;
+mod patch;
+mod read;
+mod resources;
+mod route;
+mod service_plan;
+mod services;
+mod subresources;
+mod update;
+mod view;
+mod watch;
+
+pub(crate) use bootstrap::bootstrap;
+pub(crate) use call::Call;
+pub(crate) use commit::Committer;
+pub(crate) use events::Events;
+pub(crate) use resources::Resources;
+pub(crate) use route::serve;
+pub(crate) use services::{Services, addresses_resource};
+pub(crate) use update::Part;
+pub(crate) use view::{View, index_field};

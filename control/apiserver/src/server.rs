@@ -1,0 +1,186 @@
+//! One cluster's API server: the parts put together, and the way of a request through them.
+
+use crate::{
+    admission::{AdmissionChain, Lookup},
+    authn::User,
+    authz::{Authorizer, forbidden_message},
+    body::Body,
+    cache::{Cache, CacheError},
+    config::{Caller, Config},
+    http::{self, Answer, Query, RequestInfo},
+    lookup::CacheLookup,
+    metrics::Metrics,
+    registry::{self, Call, Committer, Events, Resources, Services},
+};
+use ::http::{Request, Response};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+use timonel_api::Status;
+use timonel_runtime::{Clock, Entropy, Tasks};
+use tracing::Instrument;
+
+/// Requests being worked on at a time, watches and streams not counted (upstream's bounds).
+const MAX_READS: i64 = 400;
+const MAX_WRITES: i64 = 200;
+/// Time for one request that is neither a watch nor a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why an API server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Loading the objects failed.
+    #[error("loading the cluster's objects")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The objects every cluster has could not be written.
+    #[error("writing the objects every cluster starts with")]
+    Bootstrap(#[source] Status),
+}
+
+impl From<CacheError> for StartError {
+    fn from(error: CacheError) -> Self {
+        Self::Load(Box::new(error))
+    }
+}
+
+/// One cluster's API.
+#[derive(Debug)]
+pub struct ApiServer {
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) committer: Committer,
+    pub(crate) resources: ArcSwap<Resources>,
+    pub(crate) lookup: Arc<CacheLookup>,
+    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) admission: AdmissionChain,
+    pub(crate) services: Services,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    pub(crate) documents: crate::discovery::Documents,
+}
+
+impl ApiServer {
+    /// Loads the cluster, writes what every cluster starts with, and serves from then on; `tasks` owns what
+    /// runs in the background.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn new(config: Config, tasks: &Tasks) -> Result<Arc<Self>, StartError> {
+        let Config { scheme, store, prefix, clock, entropy, .. } = &config;
+        let cache = Cache::start(store.clone(), prefix.clone(), registry::index_field, tasks).await?;
+        let resources = Resources::new(scheme, &cache);
+        let services = Services {
+            ranges: config.service_ranges.clone(),
+            node_ports: config.node_ports.clone(),
+            prefix: prefix.clone(),
+            store: store.clone(),
+            addresses: cache.slot(&registry::addresses_resource()),
+            entropy: entropy.clone(),
+        };
+        let server = Arc::new(Self {
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            committer: Committer { store: store.clone(), cache: cache.clone() },
+            resources: ArcSwap::from_pointee(resources),
+            lookup: Arc::new(CacheLookup(cache.clone())),
+            events: Events::new(store.clone(), config.event_ttl_seconds),
+            services,
+            cache,
+            metrics: Metrics::default(),
+            documents: crate::discovery::Documents::default(),
+            authorizer: config.authorizer,
+            admission: config.admission,
+        });
+        registry::bootstrap(&server).await.map_err(StartError::Bootstrap)?;
+        Ok(server)
+    }
+
+    /// Answers one request.
+    pub async fn call(&self, request: Request<Body>, caller: Caller) -> Response<Body> {
+        let started = self.clock.now();
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or(""));
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        let span = tracing::info_span!(
+            "request",
+            verb = %info.verb,
+            group = %info.group,
+            resource = %info.resource,
+            subresource = %info.subresource,
+            code = tracing::field::Empty,
+        );
+        let warnings = Mutex::default();
+        let served = self.served(&parts, body, &query, &info, &caller, &warnings).instrument(span.clone()).await;
+        let known = !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
+        let answer = served.unwrap_or_else(|status| Answer::status(&status));
+        let response = answer.finish(&warnings.into_inner());
+        let took = self.clock.now().duration_since(started);
+        let took = Duration::try_from(took).unwrap_or_default();
+        self.metrics.answered(&info, known, response.status().as_u16(), took);
+        span.record("code", response.status().as_u16());
+        response
+    }
+
+    async fn served(
+        &self,
+        parts: &::http::request::Parts,
+        body: Body,
+        query: &Query<'_>,
+        info: &RequestInfo<'_>,
+        caller: &Caller,
+        warnings: &Mutex<Vec<String>>,
+    ) -> Result<Answer, Status> {
+        let user = self.authenticate(&parts.headers, caller)?;
+        let long = info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
+        let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
+        let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
+        if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound) && !user.in_group(crate::authn::MASTERS_GROUP) {
+            return Err(Status::too_many_requests("too many requests, please try again later", 1));
+        }
+        self.authorize(&user, info)?;
+        if !info.is_resource || info.resource.is_empty() {
+            return crate::discovery::serve(self, parts, query, info);
+        }
+        let resources = self.resources.load_full();
+        let view = resources.get(&info.group, &info.version, &info.resource);
+        let view = view.ok_or_else(Status::no_such_resource)?;
+        let call = Call {
+            server: self,
+            view: view.clone(),
+            info,
+            query,
+            headers: &parts.headers,
+            user: &user,
+            now: self.clock.now(),
+            accept: http::accept(&parts.headers, query)?,
+            warnings: Mutex::default(),
+        };
+        let served = Box::pin(registry::serve(&call, body));
+        let result = if long { served.await } else {
+            match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
+                Ok(result) => result,
+                Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
+            }
+        };
+        *warnings.lock() = call.warnings.into_inner();
+        result
+    }
+
+    fn authenticate(&self, _headers: &::http::HeaderMap, caller: &Caller) -> Result<Arc<User>, Status> {
+        match caller {
+            Caller::Internal(user) => Ok(user.clone()),
+            Caller::Peer(_) => Ok(Arc::new(User::anonymous())),
+        }
+    }
+
+    fn authorize(&self, user: &User, info: &RequestInfo<'_>) -> Result<(), Status> {
+        let attributes = info.attributes();
+        let decision = self.authorizer.authorize(user, &attributes, self.lookup.as_ref() as &dyn Lookup);
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        let message = forbidden_message(user, &attributes, decision.reason());
+        Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, &message))
+    }
+}
