@@ -1,19 +1,16 @@
 //! What one cluster's API server is made of.
 
-use crate::{
-    admission::AdmissionChain,
-    authn::User,
-    authz::Authorizer,
-};
+use crate::authn::{AUTHENTICATED_GROUP, AuthnConfig, User, user_of_certificate};
 use bytes::Bytes;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use timonel_api::Scheme;
+use timonel_pki::KeyRing;
 use timonel_runtime::{Clock, Entropy};
 use timonel_store::Store;
 
@@ -30,10 +27,10 @@ pub struct Config {
     pub clock: Clock,
     /// Randomness.
     pub entropy: Entropy,
-    /// Who may do what.
-    pub authorizer: Box<dyn Authorizer>,
-    /// Rules of admission.
-    pub admission: AdmissionChain,
+    /// How it authenticates.
+    pub authentication: AuthnConfig,
+    /// Keys of service-account tokens.
+    pub keys: KeyRing,
     /// Ranges of cluster addresses of Services, the primary family first; none for a cluster without Services.
     pub service_ranges: Vec<IpNet>,
     /// Ports of nodes for Services.
@@ -62,13 +59,33 @@ pub enum Caller {
     Peer(Peer),
 }
 
-/// What a connection knows about its other end.
+/// What a connection knows about its other end. Clones share what was worked out once.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// The certificates it presented; TLS has checked that it holds the key, nothing else.
-    pub certificates: Vec<CertificateDer<'static>>,
+    certificate: Option<CertificateDer<'static>>,
+    address: Option<IpAddr>,
+    user: Arc<OnceLock<Option<Arc<User>>>>,
+}
+
+impl Peer {
+    /// Of a connection. `certificate` is the client's own, which TLS has verified against the cluster's authority.
+    #[must_use]
+    pub fn new(certificate: Option<CertificateDer<'static>>, address: Option<IpAddr>) -> Self {
+        Self { certificate, address, user: Arc::default() }
+    }
+
     /// Its address.
-    pub address: Option<IpAddr>,
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The user that its certificate names, worked out once per connection.
+    pub(crate) fn user(&self) -> Option<Arc<User>> {
+        let named = || self.certificate.as_deref().and_then(user_of_certificate);
+        let named = || named().map(|user| Arc::new(user.with_group(AUTHENTICATED_GROUP)));
+        self.user.get_or_init(named).clone()
+    }
 }
 
 impl Caller {

@@ -10,8 +10,10 @@ pub mod authz;
 mod body;
 mod cache;
 mod config;
+mod connection;
 mod discovery;
 mod http;
+mod in_process;
 mod lookup;
 mod metrics;
 mod registry;
@@ -21,4 +23,6 @@ pub mod streams;
 
 pub use body::{Body, BodyError};
 pub use config::{Caller, Config, Peer};
+pub use connection::ConnectionError;
+pub use in_process::InProcess;
 pub use server::{ApiServer, StartError};

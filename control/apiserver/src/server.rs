@@ -2,8 +2,8 @@
 
 use crate::{
     admission::{AdmissionChain, Lookup},
-    authn::User,
-    authz::{Authorizer, forbidden_message},
+    authn::{Authenticator, User, impersonate},
+    authz::{self, Authorizer, Rbac, forbidden_message},
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
@@ -52,7 +52,9 @@ pub struct ApiServer {
     pub(crate) committer: Committer,
     pub(crate) resources: ArcSwap<Resources>,
     pub(crate) lookup: Arc<CacheLookup>,
-    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) rbac: Arc<Rbac>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) admission: AdmissionChain,
     pub(crate) services: Services,
     pub(crate) events: Events,
@@ -78,6 +80,7 @@ impl ApiServer {
             addresses: cache.slot(&registry::addresses_resource()),
             entropy: entropy.clone(),
         };
+        let rbac = Arc::new(Rbac::default());
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -89,8 +92,10 @@ impl ApiServer {
             cache,
             metrics: Metrics::default(),
             documents: crate::discovery::Documents::default(),
-            authorizer: config.authorizer,
-            admission: config.admission,
+            authenticator: Authenticator::new(config.authentication, config.keys),
+            authorizer: Arc::new(authz::standard(rbac.clone())),
+            rbac,
+            admission: AdmissionChain::new(Vec::new(), Vec::new()),
         });
         registry::bootstrap(&server).await.map_err(StartError::Bootstrap)?;
         Ok(server)
@@ -167,11 +172,22 @@ impl ApiServer {
         result
     }
 
-    fn authenticate(&self, _headers: &::http::HeaderMap, caller: &Caller) -> Result<Arc<User>, Status> {
-        match caller {
-            Caller::Internal(user) => Ok(user.clone()),
-            Caller::Peer(_) => Ok(Arc::new(User::anonymous())),
-        }
+    /// The user of a request: who the connection or the token says, or whom that user may act as.
+    fn authenticate(&self, headers: &::http::HeaderMap, caller: &Caller) -> Result<Arc<User>, Status> {
+        let lookup: &dyn Lookup = self.lookup.as_ref();
+        let user = match caller {
+            Caller::Internal(user) => user.clone(),
+            Caller::Peer(peer) => match peer.user() {
+                Some(user) => user,
+                None => {
+                    let header = headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                    let identity = self.authenticator.authenticate(None, header, lookup, self.clock.now());
+                    Arc::new(identity.map_err(|_| Status::unauthorized("Unauthorized"))?.user)
+                }
+            },
+        };
+        let other = impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
+        Ok(other.map_or(user, Arc::new))
     }
 
     fn authorize(&self, user: &User, info: &RequestInfo<'_>) -> Result<(), Status> {

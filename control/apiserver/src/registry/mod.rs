@@ -26,7 +26,7 @@ mod view;
 mod watch;
 
 pub(crate) use bootstrap::bootstrap;
-pub(crate) use call::Call;
+pub(crate) use call::{Call, admission_status};
 pub(crate) use commit::Committer;
 pub(crate) use events::Events;
 pub(crate) use resources::Resources;
