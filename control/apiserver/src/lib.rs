@@ -10,6 +10,7 @@ pub mod authz;
 mod body;
 mod cache;
 mod config;
+mod connect;
 mod connection;
 mod discovery;
 mod http;

@@ -1,10 +1,8 @@
 //! The seam to `timonel-api`: the calls that more than one module makes, in the form they need.
 
-use crate::registry::{Part, View};
+use crate::registry::Part;
 use bytes::{BufMut, Bytes, BytesMut};
-use timonel_api::{
-    FieldErrors, FieldValidation, Gvk, KindRef, Limits, Resource, Scheme, Status, TypeId, Value, decode_json_untyped,
-};
+use timonel_api::{FieldErrors, Gvk, KindRef, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject};
 
 /// Fills in what an object of a resource leaves out.
 pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut Value) {
@@ -85,122 +83,23 @@ pub(crate) fn protobuf_list(
     (std::iter::once(first.freeze()).chain(body).chain(std::iter::once(tail)), length as u64)
 }
 
-/// How a patch is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PatchFormat {
-    Json,
-    Merge,
-    Strategic,
-}
-
-/// A parsed patch.
-#[derive(Debug)]
-pub(crate) struct Patch {
-    format: PatchFormat,
-    value: Value,
-}
-
-impl Patch {
-    pub(crate) fn parse(format: PatchFormat, bytes: &[u8]) -> Result<Self, Status> {
-        let value = decode_json_untyped(bytes, &Limits::default())
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        Ok(Self { format, value })
-    }
-
-    /// Whether the patch is tied to one version of the object.
-    pub(crate) fn names_version(&self) -> bool {
-        self.format != PatchFormat::Json && !self.value.str_at(&["metadata", "resourceVersion"]).is_empty()
-    }
-
-    /// The patched object and warnings.
-    pub(crate) fn apply(
-        &self,
-        view: &View,
-        old: &Value,
-        validation: FieldValidation,
-    ) -> Result<(Value, Vec<String>), Status> {
-        let _ = (view, validation);
-        let mut new = old.clone();
-        merge(&mut new, &self.value);
-        Ok((new, Vec::new()))
-    }
-}
-
-fn merge(into: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *into = patch.clone();
-        return;
-    };
-    let into = into.make_object();
-    for (name, value) in patch.iter() {
-        if value.is_null() {
-            into.remove(name);
-        } else {
-            merge(into.entry(name), value);
-        }
-    }
-}
-
-/// How much of an object a table's rows carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum IncludeObject {
-    None,
-    #[default]
-    Metadata,
-    Object,
-}
-
-/// From the query parameter.
+/// How much of an object a table's rows carry, from the query parameter.
 pub(crate) fn include_object(text: &str) -> Result<IncludeObject, Status> {
-    match text {
-        "" | "Metadata" => Ok(IncludeObject::Metadata),
-        "None" => Ok(IncludeObject::None),
-        "Object" => Ok(IncludeObject::Object),
-        _ => Err(Status::bad_request(format!("unrecognized includeObject value: {text:?}"))),
-    }
+    IncludeObject::parse(text).ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))
 }
 
-/// Rows and columns of objects.
-pub(crate) fn table(view: &View, rows: &[Value], include: IncludeObject, now: jiff::Timestamp) -> Value {
-    let _ = (view, now);
-    let column = |name: &str, format: &str| {
-        let mut column = Value::object();
-        for (field, text) in [("name", name), ("type", "string"), ("format", format), ("description", "")] {
-            column.set_at(&[field], text);
+/// What a client is told about its patch.
+pub(crate) fn patch_status(error: &PatchError) -> Status {
+    let mut status = Status::bad_request(error.to_string());
+    match error {
+        PatchError::BadRequest(_) | PatchError::Invalid(_) => {}
+        PatchError::TooManyOperations(_) => {
+            return Status::request_entity_too_large(&error.to_string());
         }
-        column.set_at(&["priority"], 0);
-        column
-    };
-    let mut table = Value::object();
-    table.set_at(&["kind"], "Table");
-    table.set_at(&["apiVersion"], "meta.k8s.io/v1");
-    table.set_at(&["columnDefinitions"], vec![column("Name", "name"), column("Created At", "date")]);
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|object| {
-            let mut row = Value::object();
-            let cell = |field| Value::from(object.str_at(&["metadata", field]));
-            row.set_at(&["cells"], vec![cell("name"), cell("creationTimestamp")]);
-            if let Some(object) = included(object, include) {
-                row.set_at(&["object"], object);
-            }
-            row
-        })
-        .collect();
-    table.set_at(&["rows"], rows);
-    table
-}
-
-fn included(object: &Value, include: IncludeObject) -> Option<Value> {
-    match include {
-        IncludeObject::None => None,
-        IncludeObject::Object => Some(object.clone()),
-        IncludeObject::Metadata => {
-            let mut partial = Value::object();
-            partial.set_at(&["kind"], "PartialObjectMetadata");
-            partial.set_at(&["apiVersion"], "meta.k8s.io/v1");
-            partial.set_at(&["metadata"], object.get("metadata").cloned().unwrap_or_default());
-            Some(partial)
+        PatchError::Unprocessable(_) => {
+            status.code = 422;
+            status.reason = "Invalid".into();
         }
     }
+    status
 }

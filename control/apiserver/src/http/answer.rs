@@ -73,6 +73,12 @@ impl Answer {
         answer
     }
 
+    /// A `Status` that is a success.
+    pub(crate) fn success(status: &Status) -> Self {
+        let code = if status.code == 0 { 200 } else { status.code };
+        Self::bytes(code, JSON, encode_json(&status.to_value()))
+    }
+
     /// One more header; one that is not valid is left out.
     pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));

@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::sync::Arc;
-use timonel_api::{Status, Value};
+use timonel_api::{Status, Value, table::partial_metadata};
 
 /// A stored object.
 pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer, Status> {
@@ -21,20 +21,20 @@ pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer,
         }
         (Shape::Whole, Media::Yaml) => Answer::value(code, &view.decode(entry)?, &view.scheme, &call.accept),
         (Shape::Partial, _) => Answer::value(code, &view.partial(entry)?, &view.scheme, &call.accept),
-        (Shape::Table, _) => table(call, &[view.decode(entry)?], &Value::object(), code),
+        (Shape::Table, _) => {
+            let object = view.decode(entry)?;
+            let meta = version_of(&object);
+            table(call, &[object], meta, code)
+        }
     }
 }
 
 /// An object that is not (or not as such) in the store, in the view's version.
 pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer, Status> {
     match call.accept.shape {
-        Shape::Table => table(call, std::slice::from_ref(value), &Value::object(), code),
+        Shape::Table => table(call, std::slice::from_ref(value), version_of(value), code),
         Shape::Partial => {
-            let mut partial = Value::object();
-            partial.set_at(&["kind"], "PartialObjectMetadata");
-            partial.set_at(&["apiVersion"], "meta.k8s.io/v1");
-            partial.set_at(&["metadata"], value.get("metadata").cloned().unwrap_or_default());
-            Answer::value(code, &partial, &call.view.scheme, &call.accept)
+            Answer::value(code, &partial_metadata(value), &call.view.scheme, &call.accept)
         }
         _ => Answer::value(code, value, &call.view.scheme, &call.accept),
     }
@@ -92,7 +92,7 @@ pub(crate) fn list(call: &Call<'_>, page: &Page) -> Result<Answer, Status> {
         (Shape::Whole, Media::Protobuf) => protobuf_list(view, page)?,
         (Shape::Table, _) => {
             let rows = page.entries.iter().map(|entry| view.decode(entry)).collect::<Result<Vec<_>, _>>()?;
-            table(call, &rows, &list_meta(page), 200)?
+            table(call, &rows, list_meta(page), 200)?
         }
         (shape, _) => {
             let items = page.entries.iter().map(|entry| match shape {
@@ -161,16 +161,16 @@ fn protobuf_list(view: &Arc<View>, page: &Page) -> Result<Answer, Status> {
     Ok(Answer::body(200, http::PROTOBUF, joined(pieces, length)))
 }
 
-fn table(call: &Call<'_>, rows: &[Value], meta: &Value, code: u16) -> Result<Answer, Status> {
+fn table(call: &Call<'_>, objects: &[Value], meta: Value, code: u16) -> Result<Answer, Status> {
     let include = rules::include_object(call.query.get("includeObject"))?;
-    let mut table = rules::table(&call.view, rows, include, call.now);
-    table.set_at(&["metadata"], if meta.as_object().is_some_and(|meta| !meta.is_empty()) {
-        meta.clone()
-    } else {
-        let mut meta = Value::object();
-        let version = rows.first().map_or("", |row| row.str_at(&["metadata", "resourceVersion"]));
-        meta.set_at(&["resourceVersion"], version);
-        meta
-    });
-    Answer::value(code, &table, &call.view.scheme, &call.accept)
+    let printer = call.view.printer();
+    let rows = objects.iter().map(|object| printer.row(object, include, call.now)).collect();
+    Answer::value(code, &printer.table(rows, meta, true), &call.view.scheme, &call.accept)
+}
+
+/// The metadata of a table of one object.
+fn version_of(object: &Value) -> Value {
+    let mut meta = Value::object();
+    meta.set_at(&["resourceVersion"], object.str_at(&["metadata", "resourceVersion"]));
+    meta
 }

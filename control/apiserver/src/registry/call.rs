@@ -180,7 +180,7 @@ impl Call<'_> {
 }
 
 /// An object must not claim to be something else than its path says.
-fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+pub(crate) fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
     let (found_version, found_kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
     if !found_kind.is_empty() && found_kind != kind {
         let found = found_version.rsplit('/').next().unwrap_or("");

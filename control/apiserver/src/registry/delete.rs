@@ -40,16 +40,16 @@ impl DeleteOptions {
         let bytes = read_body(body).await?;
         let mut options = Self { dry_run: call.dry_run()?, ..Self::default() };
         if bytes.is_empty() {
-            options.from_query(call)?;
+            options.read_query(call)?;
         } else {
             let ty = rules::delete_options_type(&call.view.scheme).ok_or_else(Status::no_such_resource)?;
-            options.from_value(&call.decode(ty, "DeleteOptions", content(call.headers)?, &bytes)?);
+            options.read_value(&call.decode(ty, "DeleteOptions", content(call.headers)?, &bytes)?);
         }
         options.check()?;
         Ok(options)
     }
 
-    fn from_query(&mut self, call: &Call<'_>) -> Result<(), Status> {
+    fn read_query(&mut self, call: &Call<'_>) -> Result<(), Status> {
         let text = |name| Some(call.query.get(name)).filter(|text| !text.is_empty()).map(str::to_owned);
         self.policy = text("propagationPolicy");
         self.orphan = call.query.find("orphanDependents").map(|_| call.query.flag("orphanDependents"));
@@ -60,7 +60,7 @@ impl DeleteOptions {
         Ok(())
     }
 
-    fn from_value(&mut self, value: &Value) {
+    pub(crate) fn read_value(&mut self, value: &Value) {
         let text = |path: &[&str]| value.at(path).and_then(Value::as_str).map(str::to_owned);
         self.grace = value.int_at(&["gracePeriodSeconds"]);
         self.uid = text(&["preconditions", "uid"]);

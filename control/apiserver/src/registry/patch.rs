@@ -1,71 +1,50 @@
 //! PATCH: three kinds of patches as changes of the object in the request's version.
 
 use super::{
-    call::{Call, read_body},
+    call::{Call, check_kind, read_body},
     update::{self, Change, Part},
 };
 use crate::{body::Body, http, rules};
-use timonel_api::{Status, Value};
+use bytes::Bytes;
+use timonel_api::{Limits, PatchKind, Status, Value, apply_patch, decode_json_untyped};
 
-const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
-const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Json,
-    Merge,
-    Strategic,
-}
+const ACCEPTED: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 /// Answers PATCH.
 pub(crate) async fn patch(call: &Call<'_>, part: Part, body: Body) -> Result<http::Answer, Status> {
-    let format = format(call)?;
+    let kind = kind(call)?;
     call.field_validation()?;
-    let patch = rules::Patch::parse(format.into(), &read_body(body).await?)?;
-    update::modify(call, part, &Patched { call, patch }).await
+    let bytes = read_body(body).await?;
+    update::modify(call, part, &Patched { call, kind, bytes }).await
 }
 
-fn format(call: &Call<'_>) -> Result<Format, Status> {
+/// Server-side apply (`application/apply-patch+yaml`) has its place here; until it is served, clients learn that
+/// from the answer.
+fn kind(call: &Call<'_>) -> Result<PatchKind, Status> {
+    let custom = call.view.resource.custom;
     let header = call.headers.get(::http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let all = if call.view.resource.custom {
-        &[JSON_PATCH, MERGE_PATCH][..]
-    } else {
-        &[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH][..]
-    };
-    match header.split(';').next().unwrap_or("").trim() {
-        JSON_PATCH => Ok(Format::Json),
-        MERGE_PATCH => Ok(Format::Merge),
-        STRATEGIC_PATCH if !call.view.resource.custom => Ok(Format::Strategic),
-        // Server-side apply has its place here; until it is served, clients learn it from this answer.
-        APPLY_PATCH => Err(Status::unsupported_media_type(all)),
-        _ => Err(Status::unsupported_media_type(all)),
-    }
-}
-
-impl From<Format> for rules::PatchFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Json => Self::Json,
-            Format::Merge => Self::Merge,
-            Format::Strategic => Self::Strategic,
-        }
-    }
+    let kind = PatchKind::parse(header.split(';').next().unwrap_or("").trim());
+    let kind = kind.filter(|kind| !custom || *kind != PatchKind::Strategic);
+    kind.ok_or_else(|| Status::unsupported_media_type(if custom { &ACCEPTED[..2] } else { &ACCEPTED }))
 }
 
 struct Patched<'a> {
     call: &'a Call<'a>,
-    patch: rules::Patch,
+    kind: PatchKind,
+    bytes: Bytes,
 }
 
 impl Change for Patched<'_> {
     fn change(&self, old: &Value) -> Result<Value, Status> {
         let view = &self.call.view;
-        let (mut new, warnings) = self.patch.apply(view, old, self.call.field_validation()?)?;
+        let validation = self.call.field_validation()?;
+        let (scheme, ty, limits) = (&view.scheme, view.resource.body, Limits::default());
+        let patched = apply_patch(scheme, ty, old.clone(), self.kind, &self.bytes, validation, &limits);
+        let (mut new, warnings) = patched.map_err(|error| rules::patch_status(&error))?;
         warnings.into_iter().for_each(|warning| self.call.warn(warning));
+        check_kind(&new, &view.resource.api_version(), &view.resource.kind)?;
         update::check_names(self.call, &mut new)?;
-        rules::apply_defaults(&view.scheme, &view.resource, &mut new);
         Ok(new)
     }
 
@@ -73,7 +52,10 @@ impl Change for Patched<'_> {
         None
     }
 
+    /// A patch that does not name a version itself may be applied to another one.
     fn retries(&self) -> bool {
-        !self.patch.names_version()
+        self.kind == PatchKind::Json
+            || decode_json_untyped(&self.bytes, &Limits::default())
+                .is_ok_and(|patch| patch.str_at(&["metadata", "resourceVersion"]).is_empty())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     call::Call,
-    create, delete, patch, read, subresources,
+    delete, patch, read, subresources,
     update::{self, Part},
     watch,
 };
@@ -39,6 +39,9 @@ async fn main(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     if call.view.resource.namespaced && call.info.namespace.is_empty() && (by_name || verb == Verb::Create) {
         return Err(Status::method_not_allowed());
     }
+    if let Some(answer) = subresources::read(call) {
+        return answer;
+    }
     match verb {
         Verb::Get => read::get(call).await,
         Verb::List => read::list(call).await,
@@ -50,5 +53,3 @@ async fn main(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
         Verb::DeleteCollection => Box::pin(delete::delete_collection(call, body)).await,
     }
 }
-
-pub(super) use create::create as create_main;

@@ -6,8 +6,11 @@
 use crate::cache::{ChangeKind, Columns, Entry, Slot};
 use crate::http::{Accept, Media, Shape};
 use bytes::Bytes;
-use std::sync::Arc;
-use timonel_api::{GroupResource, KindRef, Resource, Scheme, Status, Value};
+use std::sync::{Arc, OnceLock};
+use timonel_api::{
+    GroupResource, KindRef, Resource, Scheme, Status, Value,
+    table::{Printer, partial_metadata},
+};
 
 /// A resource in one version, ready to be served.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(crate) struct View {
     /// Tells the renderings of this version apart from those of others of the same objects.
     id: u32,
     converts: bool,
+    printer: OnceLock<Printer>,
 }
 
 /// What is kept beside the objects of a resource for field selectors.
@@ -89,7 +93,8 @@ impl View {
         let storage = scheme.storage_of(resource).unwrap_or(resource).clone();
         let head = format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", resource.kind, resource.api_version());
         Self {
-            converts: false,
+            converts: (&storage.group, &storage.version) != (&resource.group, &resource.version),
+            printer: OnceLock::new(),
             columns: columns_of(&resource.storage),
             resource: resource.clone(),
             storage,
@@ -127,8 +132,7 @@ impl View {
     /// Makes a stored object one of this version.
     pub(crate) fn present(&self, mut stored: Value) -> Result<Value, Status> {
         if self.converts {
-            stored.set_at(&["apiVersion"], self.storage.api_version());
-            stored.set_at(&["kind"], Value::String(self.storage.kind.clone()));
+            timonel_api::convert(&mut stored, &self.storage, &self.resource).map_err(Status::internal)?;
         }
         self.stamp(&mut stored);
         Ok(stored)
@@ -143,7 +147,9 @@ impl View {
 
     /// Makes an object of this version one to store.
     pub(crate) fn absorb(&self, mut object: Value) -> Result<Value, Status> {
-        self.stamp(&mut object);
+        if self.converts {
+            timonel_api::convert(&mut object, &self.resource, &self.storage).map_err(Status::internal)?;
+        }
         let stored = object.make_object();
         stored.insert("apiVersion", self.storage.api_version());
         stored.insert("kind", Value::String(self.storage.kind.clone()));
@@ -196,7 +202,7 @@ impl View {
             timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value, &mut out);
             Bytes::from(out)
         };
-        if self.storage.body != self.resource.body {
+        if self.converts {
             return Ok(encode(&self.decode(entry)?));
         }
         entry.protobuf(|| Ok(encode(&self.decode(entry)?)))
@@ -204,12 +210,12 @@ impl View {
 
     /// The metadata of an object alone, as `PartialObjectMetadata`.
     pub(crate) fn partial(&self, entry: &Entry) -> Result<Value, Status> {
-        let mut value = self.decode(entry)?;
-        let mut partial = Value::object();
-        partial.set_at(&["kind"], "PartialObjectMetadata");
-        partial.set_at(&["apiVersion"], "meta.k8s.io/v1");
-        partial.set_at(&["metadata"], value.make_object().remove("metadata").unwrap_or_default());
-        Ok(partial)
+        Ok(partial_metadata(&self.decode(entry)?))
+    }
+
+    /// How objects are shown as rows.
+    pub(crate) fn printer(&self) -> &Printer {
+        self.printer.get_or_init(|| Printer::builtin(&self.resource.group, &self.resource.kind))
     }
 
     /// One event of a watch, framed for its stream; `shape` must not be a table.

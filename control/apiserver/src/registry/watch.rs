@@ -25,7 +25,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use timonel_api::{Status, Value};
+use timonel_api::{
+    Status, Value,
+    table::{IncludeObject, partial_metadata},
+};
 use tokio::time::{Instant, Sleep};
 
 /// How long a watch lasts when the client does not say: between once and twice this.
@@ -93,7 +96,7 @@ fn refused(rendering: &Rendering, status: &Status) -> Result<http::Answer, Statu
 struct Rendering {
     view: Arc<View>,
     accept: Accept,
-    include: rules::IncludeObject,
+    include: IncludeObject,
     now: jiff::Timestamp,
 }
 
@@ -102,36 +105,32 @@ impl Rendering {
         if self.accept.shape != Shape::Table {
             return self.view.event(&self.accept, kind, entry);
         }
-        let row = self.view.decode(entry)?;
-        let mut table = rules::table(&self.view, &[row], self.include, self.now);
-        table.set_at(&["metadata", "resourceVersion"], entry.revision.to_string());
-        if !with_columns {
-            table.make_object().insert("columnDefinitions", Value::Null);
-        }
-        self.view.event_value(&self.accept, event_type(kind), &table)
+        let row = self.view.printer().row(&self.view.decode(entry)?, self.include, self.now);
+        self.view.event_value(&self.accept, event_type(kind), &self.table(vec![row], entry.revision, with_columns))
+    }
+
+    fn table(&self, rows: Vec<Value>, revision: u64, with_columns: bool) -> Value {
+        let mut meta = Value::object();
+        meta.set_at(&["resourceVersion"], revision.to_string());
+        self.view.printer().table(rows, meta, with_columns)
     }
 
     fn bookmark(&self, revision: u64, ends_initial: bool) -> Result<Bytes, Status> {
         let mut object = Value::object();
         self.view.stamp(&mut object);
-        match self.accept.shape {
-            Shape::Whole => {}
-            Shape::Partial => {
-                object.set_at(&["kind"], "PartialObjectMetadata");
-                object.set_at(&["apiVersion"], "meta.k8s.io/v1");
-            }
-            Shape::Table => {
-                object = rules::table(&self.view, &[], self.include, self.now);
-                object.make_object().insert("columnDefinitions", Value::Null);
-                object.set_at(&["metadata", "resourceVersion"], revision.to_string());
-                return self.view.event_value(&self.accept, "BOOKMARK", &object);
-            }
-        }
         object.set_at(&["metadata", "resourceVersion"], revision.to_string());
         object.set_at(&["metadata", "creationTimestamp"], Value::Null);
         if ends_initial {
             object.set_at(&["metadata", "annotations", INITIAL_EVENTS_END], "true");
         }
+        let object = match self.accept.shape {
+            Shape::Whole => object,
+            Shape::Partial => partial_metadata(&object),
+            Shape::Table => {
+                let row = self.view.printer().row(&object, self.include, self.now);
+                self.table(vec![row], revision, false)
+            }
+        };
         self.view.event_value(&self.accept, "BOOKMARK", &object)
     }
 }

@@ -1,0 +1,43 @@
+//! Questions that are answered and forgotten: who is this, may they.
+
+use super::posted;
+use crate::{
+    admission::{Lookup, Operation},
+    authn::review_self,
+    authz::{review_access, review_rules},
+    body::Body,
+    http::Answer,
+    registry::call::{Call, admission_status},
+};
+use timonel_api::Status;
+
+/// Answers POST of a review.
+pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
+    let mut review = posted(call, body, &call.view.resource.gvk()).await?;
+    call.validate(Operation::Create, &mut review, None)?;
+    let server = call.server;
+    let lookup: &dyn Lookup = server.lookup.as_ref();
+    let authorizer = server.authorizer.as_ref();
+    match call.view.plural() {
+        "tokenreviews" => server.authenticator.review_token(&mut review, lookup, call.now),
+        "selfsubjectreviews" => {
+            review_self(&mut review, call.user);
+            Ok(())
+        }
+        "selfsubjectrulesreviews" => review_rules(&mut review, call.user, &server.rbac, lookup),
+        "selfsubjectaccessreviews" => review_access(&mut review, Some(call.user), authorizer, lookup),
+        "localsubjectaccessreviews" => {
+            let asked = review.str_at(&["spec", "resourceAttributes", "namespace"]);
+            if asked != call.namespace() {
+                return Err(Status::bad_request(format!(
+                    "spec.resourceAttributes.namespace must match namespace: {}",
+                    call.namespace()
+                )));
+            }
+            review_access(&mut review, None, authorizer, lookup)
+        }
+        _ => review_access(&mut review, None, authorizer, lookup),
+    }
+    .map_err(admission_status)?;
+    Answer::value(201, &review, &call.view.scheme, &call.accept)
+}

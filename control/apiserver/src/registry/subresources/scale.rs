@@ -1,0 +1,166 @@
+//! `scale`: the number of replicas of anything that has some.
+
+use crate::{
+    body::Body,
+    http::{self, Answer, content},
+    registry::{
+        call::{Call, check_kind, read_body},
+        create::Written,
+        update::{self, Change, Part},
+    },
+    rules,
+};
+use bytes::Bytes;
+use timonel_api::{
+    FieldErrors, Gvk, LabelSelector, Limits, Object, Path, PatchKind, Status, TypeId, Value, apply_patch,
+};
+
+fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
+    let subresource = call.view.resource.subresource("scale").ok_or_else(Status::no_such_resource)?;
+    let gvk = Gvk::new("autoscaling", "v1", "Scale");
+    Ok((gvk.clone(), subresource.body.or_else(|| call.view.scheme.type_of(&gvk)).ok_or_else(Status::no_such_resource)?))
+}
+
+/// Answers GET.
+pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Status> {
+    let name = &*call.info.name;
+    let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
+    Answer::value(200, &scale_of(&call.view.decode(&entry)?), &call.view.scheme, &call.accept)
+}
+
+/// Answers PUT and PATCH.
+pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
+    let bytes = read_body(body).await?;
+    let (gvk, ty) = scale_type(call)?;
+    call.field_validation()?;
+    let wish = if call.info.verb == "update" {
+        let value = call.decode(ty, "Scale", content(call.headers)?, &bytes)?;
+        check_kind(&value, &gvk.api_version(), "Scale")?;
+        let named = value.str_at(&["metadata", "name"]);
+        if !named.is_empty() && named != &*call.info.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({})",
+                call.info.name
+            )));
+        }
+        Wish::Whole(value)
+    } else {
+        let header = call.headers.get(::http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let kind = PatchKind::parse(header.split(';').next().unwrap_or("").trim());
+        Wish::Patch(kind.ok_or_else(|| Status::unsupported_media_type(&[]))?, bytes)
+    };
+    let (written, _) = update::modify_object(call, Part::Main, &Scaled { call, ty, wish }).await?;
+    let object = match written {
+        Written::Stored(entry) => call.view.decode(&entry)?,
+        Written::DryRun(object) => call.view.present(*object)?,
+    };
+    Answer::value(200, &scale_of(&object), &call.view.scheme, &call.accept)
+}
+
+enum Wish {
+    Whole(Value),
+    Patch(PatchKind, Bytes),
+}
+
+struct Scaled<'a> {
+    call: &'a Call<'a>,
+    ty: TypeId,
+    wish: Wish,
+}
+
+impl Change for Scaled<'_> {
+    fn change(&self, old: &Value) -> Result<Value, Status> {
+        let scale = match &self.wish {
+            Wish::Whole(scale) => scale.clone(),
+            Wish::Patch(kind, patch) => {
+                let validation = self.call.field_validation()?;
+                let (scheme, limits) = (&self.call.view.scheme, Limits::default());
+                let patched = apply_patch(scheme, self.ty, scale_of(old), *kind, patch, validation, &limits);
+                patched.map_err(|error| rules::patch_status(&error))?.0
+            }
+        };
+        check(&scale)?;
+        let mut new = old.clone();
+        new.set_at(&["spec", "replicas"], scale.int_at(&["spec", "replicas"]).unwrap_or(0));
+        for field in ["resourceVersion", "uid"] {
+            let asked = scale.str_at(&["metadata", field]);
+            if asked.is_empty() {
+                new.remove_at(&["metadata", field]);
+            } else {
+                new.set_at(&["metadata", field], asked);
+            }
+        }
+        Ok(new)
+    }
+
+    fn new_object(&self) -> Option<Value> {
+        None
+    }
+
+    fn retries(&self) -> bool {
+        match &self.wish {
+            Wish::Whole(scale) => scale.str_at(&["metadata", "resourceVersion"]).is_empty(),
+            Wish::Patch(..) => true,
+        }
+    }
+}
+
+fn check(scale: &Value) -> Result<(), Status> {
+    let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let mut errors = FieldErrors::new();
+    let path = Path::new("spec");
+    errors.invalid(&path.child("replicas"), Value::Int(replicas), "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", scale.str_at(&["metadata", "name"]), &errors))
+}
+
+/// The `Scale` of an object; pure.
+fn scale_of(object: &Value) -> Value {
+    let mut scale = Value::object();
+    scale.set_at(&["apiVersion"], "autoscaling/v1");
+    scale.set_at(&["kind"], "Scale");
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.at(&["metadata", field]) {
+            scale.set_at(&["metadata", field], value.clone());
+        }
+    }
+    scale.set_at(&["spec"], Object::new());
+    if let Some(replicas) = object.int_at(&["spec", "replicas"]).filter(|replicas| *replicas != 0) {
+        scale.set_at(&["spec", "replicas"], replicas);
+    }
+    scale.set_at(&["status", "replicas"], object.int_at(&["status", "replicas"]).unwrap_or(0));
+    let selector = object.at(&["spec", "selector"]);
+    let text = if object.str_at(&["kind"]) == "ReplicationController" {
+        LabelSelector::from_map(selector).to_string()
+    } else {
+        LabelSelector::from_value(selector).map(|selector| selector.to_string()).unwrap_or_default()
+    };
+    if !text.is_empty() {
+        scale.set_at(&["status", "selector"], text);
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_scale_tells_wish_state_and_selector() {
+        let deployment: Value = json!({
+            "kind": "Deployment", "metadata": {"name": "d", "uid": "u", "resourceVersion": "5", "labels": {"x": "y"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "a"}}}, "status": {"replicas": 2},
+        })
+        .into();
+        assert_eq!(
+            serde_json::Value::from(&scale_of(&deployment)),
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+                "metadata": {"name": "d", "uid": "u", "resourceVersion": "5"},
+                "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=a"}})
+        );
+        assert_eq!(check(&json!({"spec": {"replicas": -1}}).into()).unwrap_err().code, 422);
+    }
+}
