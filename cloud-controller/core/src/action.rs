@@ -228,7 +228,9 @@ impl CloudCall {
             Self::ExpandVolume(..) => ("VolumeResizeFailed", "Failed to expand volume"),
             Self::CreateMachine(_) => ("OrderRefused", "The cloud refused the order"),
             Self::DeleteMachine(_) => ("DeleteFailed", "The instance could not be removed"),
-            Self::StartMachine(_) | Self::StopMachine(_) => ("PowerFailed", "The instance's power could not be changed"),
+            Self::StartMachine(_) | Self::StopMachine(_) => {
+                ("PowerFailed", "The instance's power could not be changed")
+            }
         };
         (true, reason, format!("{what}: {error}"))
     }

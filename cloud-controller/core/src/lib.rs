@@ -14,7 +14,7 @@ mod objects;
 mod quantity;
 mod routes;
 mod services;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod volumes;
 

@@ -303,10 +303,8 @@ fn wanted_status(
     let mut wanted = status.clone();
     wanted.phase = phase;
     if let Some(instance) = instance {
-        let address = |a: &crate::model::Address| MachineAddress {
-            kind: a.kind.as_str().to_owned(),
-            address: a.address.clone(),
-        };
+        let address =
+            |a: &crate::model::Address| MachineAddress { kind: a.kind.as_str().to_owned(), address: a.address.clone() };
         wanted.instance_id.clone_from(&instance.id.0);
         wanted.provider_id.clone_from(&instance.provider_id);
         wanted.addresses = instance.addresses.iter().map(address).collect();

@@ -5,9 +5,7 @@
 
 use crate::{
     action::{Action, CloudCall, Kind, Subject},
-    model::{
-        Balancer, BalancerPort, BalancerSpec, HealthCheck, Instance, InstanceId, InstanceState, Owner, Protocol,
-    },
+    model::{Balancer, BalancerPort, BalancerSpec, HealthCheck, Instance, InstanceId, InstanceState, Owner, Protocol},
     nodes::instance_of,
     objects::{has_finalizer, is_ready, label, provider_id, taints, with_finalizer, without_finalizer},
 };
@@ -164,11 +162,7 @@ fn ensure(subject: &Subject, spec: BalancerSpec, balancer: Option<&Balancer>) ->
     actions
 }
 
-fn desired(
-    view: &ServiceView<'_>,
-    service: &Service,
-    targets: &BTreeSet<InstanceId>,
-) -> Result<BalancerSpec, String> {
+fn desired(view: &ServiceView<'_>, service: &Service, targets: &BTreeSet<InstanceId>) -> Result<BalancerSpec, String> {
     let spec = service.spec.as_ref().ok_or("the Service has no spec")?;
     let ports = ports(spec)?;
     let local = spec.external_traffic_policy.as_deref() == Some("Local");

@@ -91,9 +91,7 @@ impl<'a> Look<'a> {
             Some(have) if !self.claimed_elsewhere() => {
                 Some(subject.call(CloudCall::DetachVolume(volume.id.clone(), have.instance.clone())))
             }
-            Some(have) => {
-                self.show_error(&subject, format!("the volume is attached to instance {}", have.instance))
-            }
+            Some(have) => self.show_error(&subject, format!("the volume is attached to instance {}", have.instance)),
         }
     }
 

@@ -92,10 +92,7 @@ fn provision(
                 subject.namespace.as_deref().unwrap_or_default(),
                 subject.name
             );
-            vec![
-                subject.event(false, "Provisioning", message),
-                subject.call(CloudCall::CreateVolume(Box::new(order))),
-            ]
+            vec![subject.event(false, "Provisioning", message), subject.call(CloudCall::CreateVolume(Box::new(order)))]
         }
         Some(volume) => {
             let object = persistent_volume(view, claim, spec, class, volume);
@@ -140,8 +137,7 @@ fn persistent_volume(
     }
     if view.config.zonal && !volume.zone.is_empty() {
         let expression = json!({ "key": ZONE, "operator": "In", "values": [volume.zone] });
-        body["nodeAffinity"] =
-            json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [expression] }] } });
+        body["nodeAffinity"] = json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [expression] }] } });
     }
     json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
