@@ -155,7 +155,7 @@ pub(super) fn device_request(object: &mut Object) {
 /// Before `exactly` and `firstAvailable` were told apart (v1beta1), a request was an exact one unless it
 /// offered choices.
 pub(super) fn old_device_request(object: &mut Object) {
-    let exact = text(object, "deviceClassName") != "";
+    let exact = !text(object, "deviceClassName").is_empty();
     if exact && missing(object, "firstAvailable") && missing(object, "exactly") {
         device_request(object);
     }

@@ -196,7 +196,9 @@ fn always_written(types: &[Arc<TypeDef>], at: usize, depth: usize) -> Vec<(u16, 
             FieldType::Bool => Some(Value::Bool(false)),
             FieldType::Int32 | FieldType::Int64 => Some(Value::Int(0)),
             FieldType::Float => Some(Value::Int(0)),
-            FieldType::String if field.name != "kind" && field.name != "apiVersion" => Some(Value::from("")),
+            // An object's own kind is a matter of its envelope.
+            FieldType::String if field.proto == 0 && matches!(field.name.as_str(), "kind" | "apiVersion") => None,
+            FieldType::String => Some(Value::from("")),
             _ => None,
         };
         if let Some(zero) = zero {

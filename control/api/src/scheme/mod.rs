@@ -253,12 +253,19 @@ impl Scheme {
     /// Never with the tables this crate is built with: a test reads them.
     #[must_use]
     pub fn kubernetes() -> Arc<Self> {
-        static KUBERNETES: LazyLock<Arc<Scheme>> = LazyLock::new(|| {
-            let mut builder = Scheme::builder();
-            builder.add_tables(&load::KUBERNETES, load::RESOURCES).expect("the built-in tables read, as a test shows");
-            builder.build()
-        });
+        static KUBERNETES: LazyLock<Arc<Scheme>> = LazyLock::new(Scheme::from_tables);
         KUBERNETES.clone()
+    }
+
+    /// The scheme of Kubernetes, read from its tables anew; [`Scheme::kubernetes`] keeps one.
+    ///
+    /// # Panics
+    /// Never with the tables this crate is built with: a test reads them.
+    #[must_use]
+    pub fn from_tables() -> Arc<Self> {
+        let mut builder = Scheme::builder();
+        builder.add_tables(&load::KUBERNETES, load::RESOURCES).expect("the built-in tables read, as a test shows");
+        builder.build()
     }
 
     /// A builder that starts from nothing.
