@@ -1,0 +1,108 @@
+//! The dictionary of SPDY/3 header compression: words with their length before them, then running text
+//! (draft-mbelshe-httpbis-spdy-00, section 2.6.10.1).
+
+use std::sync::OnceLock;
+
+const WORDS: [&str; 65] = [
+    "options",
+    "head",
+    "post",
+    "put",
+    "delete",
+    "trace",
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-base",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "retry-after",
+    "server",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "method",
+    "get",
+    "status",
+    "200 OK",
+    "version",
+    "HTTP/1.1",
+    "url",
+    "public",
+    "set-cookie",
+    "keep-alive",
+    "origin",
+];
+
+const TEXT: &str = concat!(
+    "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505",
+    "203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized",
+    "403 Forbidden404 Not Found500 Internal Server Error501 Not Implemented503 Service Unavailable",
+    "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec 00:00:00 Mon, Tue, Wed, Thu, Fri, Sat, Sun, GMT",
+    "chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,",
+    "text/javascript,publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.",
+);
+
+/// The dictionary.
+pub(super) fn dictionary() -> &'static [u8] {
+    static DICTIONARY: OnceLock<Vec<u8>> = OnceLock::new();
+    DICTIONARY.get_or_init(|| {
+        let mut bytes = Vec::new();
+        for word in WORDS {
+            let length = u32::try_from(word.len()).expect("words are short");
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(word.as_bytes());
+        }
+        bytes.extend_from_slice(TEXT.as_bytes());
+        bytes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compress, Compression};
+
+    #[test]
+    fn the_checksum_is_the_one_on_the_wire() {
+        let checksum = Compress::new(Compression::fast(), true).set_dictionary(dictionary()).unwrap();
+        assert_eq!((dictionary().len(), checksum), (1423, 0xe3c6_a7c2));
+    }
+}
