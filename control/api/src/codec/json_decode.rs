@@ -1,6 +1,7 @@
 //! JSON to [`Value`] in one pass, the schema at hand: no tree in between, members land in their final order.
 
 use super::error::{Frame, MAX_FINDINGS, ROOT, Step};
+use super::json_lex::Lexer;
 use super::{DecodeError, Decoded, Finding, Limits, scalar};
 use crate::schema::{FieldType, TypeDef};
 use crate::{Key, Object, Schema, TypeId, Value};
@@ -14,7 +15,7 @@ pub fn decode_json(schema: &Schema, ty: TypeId, bytes: &[u8], limits: &Limits) -
     let mut parser = Parser::new(schema, &text, limits);
     let expected = FieldType::Struct(ty);
     let value = parser.value(&expected, &ROOT)?;
-    parser.end()?;
+    parser.lex.end()?;
     let value = value.ok_or_else(|| ROOT.mismatch(schema, &expected, "null"))?;
     Ok(Decoded { value, findings: parser.findings })
 }
@@ -28,7 +29,7 @@ pub fn decode_json_untyped(bytes: &[u8], limits: &Limits) -> Result<Value, Decod
     let schema = Schema::default();
     let mut parser = Parser::new(&schema, &text, limits);
     let value = parser.any(&ROOT, false)?;
-    parser.end()?;
+    parser.lex.end()?;
     Ok(value)
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn decode_json_findings(bytes: &[u8], limits: &Limits) -> Result<(Val
     let schema = Schema::default();
     let mut parser = Parser::new(&schema, &text, limits);
     let value = parser.any(&ROOT, true)?;
-    parser.end()?;
+    parser.lex.end()?;
     Ok((value, parser.findings))
 }
 
@@ -50,19 +51,19 @@ pub fn peek_kind(bytes: &[u8], limits: &Limits) -> Result<(String, String), Deco
     let text = utf8(bytes, limits)?;
     let schema = Schema::default();
     let mut parser = Parser::new(&schema, &text, limits);
-    parser.space();
+    parser.lex.space();
     let (mut api_version, mut kind) = (String::new(), String::new());
-    if parser.byte() != Some(b'{') {
+    if parser.lex.byte() != Some(b'{') {
         let found = parser.any(&ROOT, false)?;
         return Err(DecodeError::Root { found: name_of(&found).into(), expected: "struct".into() });
     }
     parser.enter()?;
     let mut first = true;
-    while let Some(key) = parser.next_key(&mut first)? {
-        parser.space();
-        match (key.as_str(), parser.byte()) {
-            ("apiVersion", Some(b'"')) => api_version = parser.string()?.into_string(),
-            ("kind", Some(b'"')) => kind = parser.string()?.into_string(),
+    while let Some(key) = parser.lex.next_key(&mut first)? {
+        parser.lex.space();
+        match (&*key, parser.lex.byte()) {
+            ("apiVersion", Some(b'"')) => api_version = parser.lex.string()?.into_string(),
+            ("kind", Some(b'"')) => kind = parser.lex.string()?.into_string(),
             _ => drop(parser.any(&ROOT, false)?),
         }
         if !api_version.is_empty() && !kind.is_empty() {
@@ -112,9 +113,7 @@ impl Seen {
 
 struct Parser<'s, 't> {
     schema: &'s Schema,
-    text: &'t str,
-    bytes: &'t [u8],
-    at: usize,
+    lex: Lexer<'t>,
     depth: usize,
     limit: usize,
     findings: Vec<Finding>,
@@ -127,9 +126,7 @@ impl<'s, 't> Parser<'s, 't> {
     fn new(schema: &'s Schema, text: &'t str, limits: &Limits) -> Self {
         Self {
             schema,
-            text,
-            bytes: text.as_bytes(),
-            at: 0,
+            lex: Lexer::new(text),
             depth: limits.depth,
             limit: limits.depth,
             findings: Vec::new(),
@@ -138,31 +135,8 @@ impl<'s, 't> Parser<'s, 't> {
         }
     }
 
-    fn byte(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
-            self.at += 1;
-        }
-    }
-
-    fn unexpected(&self, looking_for: &str) -> DecodeError {
-        let problem = self.text.get(self.at..).and_then(|rest| rest.chars().next()).map_or_else(
-            || "unexpected end of JSON input".to_owned(),
-            |c| format!("invalid character {c:?} {looking_for}"),
-        );
-        DecodeError::Syntax { problem, offset: self.at }
-    }
-
-    fn end(&mut self) -> Result<(), DecodeError> {
-        self.space();
-        if self.at < self.bytes.len() { Err(self.unexpected("after top-level value")) } else { Ok(()) }
-    }
-
     fn enter(&mut self) -> Result<(), DecodeError> {
-        self.at += 1;
+        self.lex.skip();
         self.depth = self.depth.checked_sub(1).ok_or(DecodeError::TooDeep { limit: self.limit })?;
         Ok(())
     }
@@ -179,10 +153,10 @@ impl<'s, 't> Parser<'s, 't> {
 
     /// A value of a type; `None` for null.
     fn value(&mut self, ty: &FieldType, frame: &Frame<'_>) -> Result<Option<Value>, DecodeError> {
-        self.space();
-        match (self.byte(), ty) {
+        self.lex.space();
+        match (self.lex.byte(), ty) {
             (Some(b'n'), _) => {
-                self.word("null")?;
+                self.lex.word("null")?;
                 Ok(None)
             }
             (_, FieldType::Any) => self.any(frame, true).map(Some),
@@ -199,18 +173,18 @@ impl<'s, 't> Parser<'s, 't> {
             (Some(b'['), FieldType::SchemaOrList(id)) => self.list(&FieldType::Struct(*id), frame).map(Some),
             (Some(b'['), FieldType::SchemaOrNames(_)) => self.list(&FieldType::String, frame).map(Some),
             (Some(b'"'), _) => self.text_value(ty, frame),
-            (Some(b't' | b'f'), FieldType::Bool | FieldType::SchemaOrBool(_)) => self.boolean().map(Some),
+            (Some(b't' | b'f'), FieldType::Bool | FieldType::SchemaOrBool(_)) => self.lex.boolean().map(Some),
             (Some(b'-' | b'0'..=b'9'), _) => self.number_value(ty, frame).map(Some),
             (Some(b't' | b'f' | b'{' | b'['), _) => {
                 let found = self.any(frame, false)?;
                 Err(frame.mismatch(self.schema, ty, name_of(&found)))
             }
-            _ => Err(self.unexpected("looking for beginning of value")),
+            _ => Err(self.lex.unexpected("looking for beginning of value")),
         }
     }
 
     fn text_value(&mut self, ty: &FieldType, frame: &Frame<'_>) -> Result<Option<Value>, DecodeError> {
-        let text = self.string()?;
+        let text = self.lex.string()?;
         match ty {
             FieldType::String | FieldType::IntOrString | FieldType::Duration => Ok(Some(Value::String(text))),
             FieldType::Bytes => scalar::base64_text(&text).map(|text| Some(Value::String(text))),
@@ -223,7 +197,7 @@ impl<'s, 't> Parser<'s, 't> {
     }
 
     fn number_value(&mut self, ty: &FieldType, frame: &Frame<'_>) -> Result<Value, DecodeError> {
-        let text = self.number()?;
+        let text = self.lex.number()?;
         let mismatch = || frame.mismatch(self.schema, ty, format!("number {text}"));
         match ty {
             FieldType::Int64 => text.parse().map(Value::Int).map_err(|_| mismatch()),
@@ -241,15 +215,15 @@ impl<'s, 't> Parser<'s, 't> {
 
     /// Anything, as it is.
     fn any(&mut self, frame: &Frame<'_>, note_duplicates: bool) -> Result<Value, DecodeError> {
-        self.space();
-        match self.byte() {
+        self.lex.space();
+        match self.lex.byte() {
             Some(b'{') => {
                 self.enter()?;
                 let start = self.members.len();
                 let mut first = true;
-                while let Some(key) = self.next_key(&mut first)? {
+                while let Some(key) = self.lex.next_key(&mut first)? {
                     let member = self.any(&frame.then(Step::Key(&key)), note_duplicates)?;
-                    self.members.push((0, key, member));
+                    self.members.push((0, key.into(), member));
                 }
                 self.leave();
                 Ok(self.close_named(start, frame, note_duplicates))
@@ -258,7 +232,7 @@ impl<'s, 't> Parser<'s, 't> {
                 self.enter()?;
                 let start = self.items.len();
                 let mut first = true;
-                while self.next_item(&mut first)? {
+                while self.lex.next_item(&mut first)? {
                     let step = frame.then(Step::Index(self.items.len() - start));
                     let item = self.any(&step, note_duplicates)?;
                     self.items.push(item);
@@ -266,11 +240,11 @@ impl<'s, 't> Parser<'s, 't> {
                 self.leave();
                 Ok(Value::List(self.items.drain(start..).collect()))
             }
-            Some(b'"') => self.string().map(Value::String),
-            Some(b't' | b'f') => self.boolean(),
-            Some(b'n') => self.word("null").map(|()| Value::Null),
+            Some(b'"') => self.lex.string().map(Value::String),
+            Some(b't' | b'f') => self.lex.boolean(),
+            Some(b'n') => self.lex.word("null").map(|()| Value::Null),
             Some(b'-' | b'0'..=b'9') => {
-                let text = self.number()?;
+                let text = self.lex.number()?;
                 if let Ok(number) = text.parse::<i64>() {
                     return Ok(Value::Int(number));
                 }
@@ -279,7 +253,7 @@ impl<'s, 't> Parser<'s, 't> {
                     _ => Err(DecodeError::Root { found: format!("number {text}"), expected: "float64".into() }),
                 }
             }
-            _ => Err(self.unexpected("looking for beginning of value")),
+            _ => Err(self.lex.unexpected("looking for beginning of value")),
         }
     }
 
@@ -287,9 +261,9 @@ impl<'s, 't> Parser<'s, 't> {
         self.enter()?;
         let start = self.members.len();
         let mut first = true;
-        while let Some(key) = self.next_key(&mut first)? {
+        while let Some(key) = self.lex.next_key(&mut first)? {
             let member = self.value(inner, &frame.then(Step::Key(&key)))?;
-            self.members.push((0, key, member.unwrap_or_else(|| scalar::zero(inner))));
+            self.members.push((0, key.into(), member.unwrap_or_else(|| scalar::zero(inner))));
         }
         self.leave();
         Ok(self.close_named(start, frame, true))
@@ -315,7 +289,7 @@ impl<'s, 't> Parser<'s, 't> {
         self.enter()?;
         let start = self.items.len();
         let mut first = true;
-        while self.next_item(&mut first)? {
+        while self.lex.next_item(&mut first)? {
             let step = frame.then(Step::Index(self.items.len() - start));
             let item = self.value(inner, &step)?;
             self.items.push(item.unwrap_or_else(|| scalar::zero(inner)));
@@ -331,12 +305,12 @@ impl<'s, 't> Parser<'s, 't> {
         let start = self.members.len();
         let mut seen = Seen(0);
         let (mut first, mut named, mut duplicates) = (true, false, false);
-        while let Some(key) = self.next_key(&mut first)? {
+        while let Some(key) = self.lex.next_key(&mut first)? {
             let Some(at) = ty.position(&key) else {
                 let member = self.any(&frame.then(Step::Key(&key)), ty.preserve_unknown)?;
                 if ty.preserve_unknown {
                     named = true;
-                    self.members.push((u16::MAX, key, member));
+                    self.members.push((u16::MAX, key.into(), member));
                 } else {
                     self.finding(Finding::Unknown(frame.path_of(&key)));
                 }
@@ -382,196 +356,5 @@ impl<'s, 't> Parser<'s, 't> {
             open.sort_unstable_by_key(|(at, ..)| *at);
         }
         Value::Object(Object::from_sorted(self.members.drain(start..).map(|(_, key, member)| (key, member)).collect()))
-    }
-
-    /// Steps to the next member's value and returns its name, or past the end of the object.
-    fn next_key(&mut self, first: &mut bool) -> Result<Option<Key>, DecodeError> {
-        self.space();
-        match (self.byte(), *first) {
-            (Some(b'}'), _) => {
-                self.at += 1;
-                return Ok(None);
-            }
-            (Some(b','), false) => {
-                self.at += 1;
-                self.space();
-            }
-            (_, true) => {}
-            _ => return Err(self.unexpected("after object key:value pair")),
-        }
-        *first = false;
-        if self.byte() != Some(b'"') {
-            return Err(self.unexpected("looking for beginning of object key string"));
-        }
-        let key = self.string()?;
-        self.space();
-        if self.byte() != Some(b':') {
-            return Err(self.unexpected("after object key"));
-        }
-        self.at += 1;
-        Ok(Some(key))
-    }
-
-    /// Steps to the next element, or past the end of the list.
-    fn next_item(&mut self, first: &mut bool) -> Result<bool, DecodeError> {
-        self.space();
-        match (self.byte(), *first) {
-            (Some(b']'), _) => {
-                self.at += 1;
-                Ok(false)
-            }
-            (Some(b','), false) => {
-                self.at += 1;
-                self.space();
-                if self.byte() == Some(b']') {
-                    Err(self.unexpected("looking for beginning of value"))
-                } else {
-                    Ok(true)
-                }
-            }
-            (_, true) => {
-                *first = false;
-                Ok(true)
-            }
-            _ => Err(self.unexpected("after array element")),
-        }
-    }
-
-    fn word(&mut self, word: &str) -> Result<(), DecodeError> {
-        for expected in word.bytes() {
-            if self.byte() != Some(expected) {
-                return Err(self.unexpected("in literal"));
-            }
-            self.at += 1;
-        }
-        Ok(())
-    }
-
-    fn boolean(&mut self) -> Result<Value, DecodeError> {
-        let truth = self.byte() == Some(b't');
-        self.word(if truth { "true" } else { "false" })?;
-        Ok(Value::Bool(truth))
-    }
-
-    fn digits(&mut self) -> Result<(), DecodeError> {
-        let start = self.at;
-        while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.unexpected("in numeric literal")) } else { Ok(()) }
-    }
-
-    fn number(&mut self) -> Result<&'t str, DecodeError> {
-        let start = self.at;
-        if self.byte() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.byte() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.byte() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.byte() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.byte() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(&self.text[start..self.at])
-    }
-
-    fn string(&mut self) -> Result<Key, DecodeError> {
-        self.at += 1;
-        let start = self.at;
-        while let Some(byte) = self.byte() {
-            match byte {
-                b'"' => {
-                    let text = Key::new(&self.text[start..self.at]);
-                    self.at += 1;
-                    return Ok(text);
-                }
-                b'\\' => return self.escaped(start),
-                0..0x20 => return Err(self.unexpected("in string literal")),
-                _ => self.at += 1,
-            }
-        }
-        Err(self.unexpected("in string literal"))
-    }
-
-    fn escaped(&mut self, start: usize) -> Result<Key, DecodeError> {
-        let mut out = String::from(&self.text[start..self.at]);
-        let mut plain = self.at;
-        while let Some(byte) = self.byte() {
-            match byte {
-                b'"' => {
-                    out.push_str(&self.text[plain..self.at]);
-                    self.at += 1;
-                    return Ok(out.into());
-                }
-                b'\\' => {
-                    out.push_str(&self.text[plain..self.at]);
-                    self.at += 1;
-                    let c = self.escape()?;
-                    out.push(c);
-                    plain = self.at;
-                }
-                0..0x20 => return Err(self.unexpected("in string literal")),
-                _ => self.at += 1,
-            }
-        }
-        Err(self.unexpected("in string literal"))
-    }
-
-    fn escape(&mut self) -> Result<char, DecodeError> {
-        let c = match self.byte() {
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => return self.unicode(),
-            _ => return Err(self.unexpected("in string escape code")),
-        };
-        self.at += 1;
-        Ok(c)
-    }
-
-    /// `\u` with four digits; halves of a pair are joined, a lone half becomes the replacement character.
-    fn unicode(&mut self) -> Result<char, DecodeError> {
-        let high = self.four_hex()?;
-        if !(0xD800..0xDC00).contains(&high) {
-            return Ok(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER));
-        }
-        if self.bytes.get(self.at..self.at + 2) != Some(b"\\u") {
-            return Ok(char::REPLACEMENT_CHARACTER);
-        }
-        let back = self.at;
-        self.at += 1;
-        let low = self.four_hex()?;
-        if !(0xDC00..0xE000).contains(&low) {
-            self.at = back;
-            return Ok(char::REPLACEMENT_CHARACTER);
-        }
-        Ok(char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).unwrap_or(char::REPLACEMENT_CHARACTER))
-    }
-
-    fn four_hex(&mut self) -> Result<u32, DecodeError> {
-        self.at += 1;
-        let mut code = 0;
-        for _ in 0..4 {
-            let digit = self.byte().and_then(|byte| char::from(byte).to_digit(16));
-            let Some(digit) = digit else { return Err(self.unexpected("in \\u hexadecimal character escape")) };
-            code = code * 16 + digit;
-            self.at += 1;
-        }
-        Ok(code)
     }
 }

@@ -9,6 +9,7 @@ mod coerce;
 mod error;
 mod json_decode;
 mod json_encode;
+mod json_lex;
 mod proto_decode;
 mod proto_encode;
 mod scalar;

@@ -1,7 +1,7 @@
 //! Reading the tables: tab-separated text with one header line, written by the project's own generator, so a
 //! malformed line is a mistake of ours and is reported with its number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::build::{PendingInline, SchemaBuilder};
 use super::{Field, FieldType, ListKind, PatchStrategy, TypeId};
@@ -92,13 +92,13 @@ impl SchemaBuilder {
             proto.entry(row[0]).or_default().push((row[1], number("proto-only", row[2])?, row[3]));
         }
         let shapes = read_shapes(tables.shape)?;
-        let mut described = Vec::new();
+        let mut described = HashSet::new();
         for row in rows("types", tables.types, 3) {
             let row = row?;
             let id = self.declare(Key::const_new(row[0]));
             if let Some(ty) = self.type_mut(id) {
                 ty.atomic = row[2] == "atomic";
-                described.push(row[0]);
+                described.insert(row[0]);
             }
         }
         let mut extra: Vec<&'static str> = proto
@@ -158,11 +158,11 @@ impl SchemaBuilder {
         name: &'static str,
         proto: &ProtoRows,
         shapes: &Shapes,
-        described: &[&str],
+        described: &HashSet<&str>,
     ) -> Result<(), TableError> {
         let Some(id) = self.id(name) else { return Ok(()) };
         let Some(rows) = proto.get(name) else { return Ok(()) };
-        if !described.contains(&name) {
+        if !described.contains(name) {
             for (member, number, ty) in rows {
                 let (pointer, omit_empty) = shapes.of(name, member);
                 let Some(ty) = self.proto_type(ty)? else { continue };
