@@ -7,6 +7,7 @@ mod common;
 #[cfg(test)]
 mod converge_tests;
 mod framework;
+mod network;
 mod run;
 mod signing;
 #[cfg(test)]

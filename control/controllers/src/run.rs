@@ -3,6 +3,7 @@
 use crate::{
     cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
+    network,
     signing::CertificateSigner,
     workloads,
 };
@@ -84,6 +85,7 @@ pub enum Error {
 pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
     let mut all = workloads::controllers();
     all.extend(cluster::controllers(config));
+    all.extend(network::controllers());
     all
 }
 

@@ -1,5 +1,6 @@
 //! Facts and small functions that several controllers share: owners, selectors, pods, times, hashes.
 
+pub(crate) mod disruption;
 pub(crate) mod names;
 pub(crate) mod objects;
 pub(crate) mod pods;
