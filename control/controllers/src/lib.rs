@@ -8,6 +8,7 @@ mod common;
 mod converge_tests;
 mod framework;
 mod network;
+mod nodes;
 mod run;
 mod signing;
 #[cfg(test)]

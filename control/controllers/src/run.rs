@@ -3,7 +3,7 @@
 use crate::{
     cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
-    network,
+    network, nodes,
     signing::CertificateSigner,
     workloads,
 };
@@ -86,6 +86,7 @@ pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
     let mut all = workloads::controllers();
     all.extend(cluster::controllers(config));
     all.extend(network::controllers());
+    all.extend(nodes::controllers(config));
     all
 }
 

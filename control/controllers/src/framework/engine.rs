@@ -6,7 +6,7 @@ use super::{
     controller::Controller,
     discovery,
     execute::{Effect, Executor, Outcome},
-    kinds::{Change, Key, Kind, Resource, Signal, View, Watch, watch_backoff},
+    kinds::{Change, Key, Kind, Object, Resource, Signal, View, Watch, watch_backoff},
     queue::{Item, Queue},
 };
 use futures::{
@@ -87,12 +87,14 @@ impl Engine {
                 inputs.push(typed_input(kind.watch(&executor.client)));
             }
         }
+        let mut view = View::default();
+        view.memory.start(executor.clock.now());
         Self {
             clock: executor.clock.clone(),
             executor: Arc::new(executor),
             controllers,
             listeners,
-            view: View::default(),
+            view,
             queue: Queue::default(),
             inputs,
             attempts: FuturesUnordered::new(),
@@ -279,12 +281,37 @@ impl Engine {
                 None => self.view.graph.remove(change.object().meta().uid.as_deref().unwrap_or_default()),
             }
         }
+        self.listen(change);
         let mut keys: Vec<Key> = Vec::new();
         for &index in self.listeners.get(&kind).into_iter().flatten() {
             self.controllers[index].keys(&self.view, change, &mut keys);
             for key in keys.drain(..) {
                 self.queue.touch((index, key));
             }
+        }
+    }
+
+    /// A renewed lease or a new heartbeat is a sign of life of its node.
+    fn listen(&mut self, change: &Change) {
+        let beat = |object: Option<&Object>| match object {
+            Some(Object::Lease(lease)) => lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0),
+            Some(Object::Node(node)) => {
+                let conditions = node.status.as_ref()?.conditions.as_ref()?;
+                conditions
+                    .iter()
+                    .filter_map(|condition| condition.last_heartbeat_time.as_ref())
+                    .map(|time| time.0)
+                    .max()
+            }
+            _ => None,
+        };
+        let name = change.object().meta().name.as_deref().unwrap_or_default();
+        match (&change.new, change.object()) {
+            (Some(new @ (Object::Lease(_) | Object::Node(_))), _) if beat(Some(new)) != beat(change.old.as_ref()) => {
+                self.view.memory.hear(name, self.clock.now());
+            }
+            (None, Object::Node(_)) => self.view.memory.forget(name),
+            _ => {}
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Failure {
 pub struct Memory {
     answers: BTreeMap<Question, (Timestamp, Answer)>,
     failures: BTreeMap<(&'static str, Key), Failure>,
+    heard: BTreeMap<String, Timestamp>,
+    started: Option<Timestamp>,
 }
 
 impl Memory {
@@ -83,6 +85,28 @@ impl Memory {
     #[must_use]
     pub fn failure(&self, controller: &'static str, key: &Key) -> Option<&Failure> {
         self.failures.get(&(controller, key.clone()))
+    }
+
+    /// When this process last heard of a node; at the earliest when it began to listen.
+    #[must_use]
+    pub fn heard(&self, node: &str) -> Timestamp {
+        let heard = self.heard.get(node).copied();
+        heard.max(self.started).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Remembers when a node was heard of.
+    pub fn hear(&mut self, node: &str, now: Timestamp) {
+        self.heard.insert(node.to_owned(), now);
+    }
+
+    /// Forgets a node.
+    pub fn forget(&mut self, node: &str) {
+        self.heard.remove(node);
+    }
+
+    /// Remembers when this process began to listen.
+    pub fn start(&mut self, now: Timestamp) {
+        self.started = Some(now);
     }
 
     /// Remembers an answer.

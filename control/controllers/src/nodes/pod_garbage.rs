@@ -42,7 +42,9 @@ impl Controller for PodGarbage {
     fn keys(&self, view: &View, change: &Change, keys: &mut Vec<Key>) {
         let worth = match &change.new {
             Some(Object::Pod(pod)) => {
-                finished(pod) || deleting(&pod.metadata) || (!node(pod).is_empty() && view.nodes.find("", node(pod)).is_none())
+                finished(pod)
+                    || deleting(&pod.metadata)
+                    || (!node(pod).is_empty() && view.nodes.find("", node(pod)).is_none())
             }
             Some(Object::Node(node)) => out_of_service(view, node.metadata.name.as_deref().unwrap_or_default()),
             _ => matches!(change.object(), Object::Node(_)),

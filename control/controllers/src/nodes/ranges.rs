@@ -41,16 +41,27 @@ impl Controller for NodeAddressRanges {
 
     fn plan(&self, view: &View, _key: &Key, _now: Timestamp) -> Plan {
         let mut plan = Plan::none();
-        let given = |node: &k8s_openapi::api::core::v1::Node| node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone());
+        let given =
+            |node: &k8s_openapi::api::core::v1::Node| node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone());
         let mut used: BTreeSet<IpNet> =
             view.nodes.all().filter_map(|node| given(node)).flatten().filter_map(|range| range.parse().ok()).collect();
         let waiting = view.nodes.all().filter(|node| {
-            !deleting(&node.metadata) && node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.as_deref().unwrap_or_default().is_empty())
+            !deleting(&node.metadata)
+                && node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.as_deref().unwrap_or_default().is_empty())
         });
         for node in waiting {
             let Some(ranges) = self.free(&used) else {
-                let message = format!("Node {} status is now: CIDRNotAvailable", node.metadata.name.as_deref().unwrap_or_default());
-                plan.push(Action::tell(Note::about(Kind::Node, &node.metadata, Tone::Normal, "CIDRNotAvailable", message)));
+                let message = format!(
+                    "Node {} status is now: CIDRNotAvailable",
+                    node.metadata.name.as_deref().unwrap_or_default()
+                );
+                plan.push(Action::tell(Note::about(
+                    Kind::Node,
+                    &node.metadata,
+                    Tone::Normal,
+                    "CIDRNotAvailable",
+                    message,
+                )));
                 continue;
             };
             used.extend(ranges.iter().copied());

@@ -104,7 +104,8 @@ fn turn(view: &View, node: &Node, now: Timestamp) -> Turn {
     if !view.nodes.all().any(|node| ready(node)) {
         return Turn::Never;
     }
-    let evicts = |node: &Node| find(node, NOT_READY, "NoExecute").or_else(|| find(node, UNREACHABLE, "NoExecute")).cloned();
+    let evicts =
+        |node: &Node| find(node, NOT_READY, "NoExecute").or_else(|| find(node, UNREACHABLE, "NoExecute")).cloned();
     if evicts(node).is_some() {
         return Turn::Now;
     }
