@@ -92,7 +92,7 @@ fn codecs(c: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         );
     });
-    c.bench_function("scheme from tables", |b| b.iter(timonel_api::Scheme::from_tables));
+    c.bench_function("scheme from tables", |b| b.iter(Scheme::from_tables));
 }
 
 criterion_group!(benches, codecs);

@@ -169,6 +169,12 @@ impl TypeDef {
         self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok()
     }
 
+    /// Whether objects of the type can be written in protobuf: custom ones cannot.
+    #[must_use]
+    pub fn has_protobuf(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// The type's name without its package: `Pod`.
     #[must_use]
     pub fn short_name(&self) -> &str {

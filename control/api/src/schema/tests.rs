@@ -105,6 +105,7 @@ fn a_schema_can_be_extended_without_changing_ids() {
     assert_eq!(extended.schema().get(meta).short_name(), "ObjectMeta");
     assert_eq!(extended.schema().get(id).fields[0].name, "apiVersion");
     assert_eq!(scheme.schema().id("example.v1.Thing"), None);
+    assert!(extended.schema().get(meta).has_protobuf() && !extended.schema().get(id).has_protobuf());
 }
 
 #[test]

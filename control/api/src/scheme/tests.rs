@@ -60,6 +60,33 @@ fn kinds_common_to_all_groups_are_found_in_any() {
 }
 
 #[test]
+fn kinds_of_further_tables_are_served_like_the_built_in_ones() {
+    let tables = Tables {
+        types: "type\tkind_of\tmap_type\tunions\tgvk\nx.v1.Thing\tobject\t\t\texample.com/v1/Thing\nx.v1.ThingSpec\tobject\t\t\t\n",
+        fields: "header\n\
+            x.v1.Thing\tapiVersion\tstring\t\t\t\t\t\t\t\t\t\t\n\
+            x.v1.Thing\tkind\tstring\t\t\t\t\t\t\t\t\t\t\n\
+            x.v1.Thing\tmetadata\tio.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta\t\t\t\t\t\t\t\t\t\t\n\
+            x.v1.Thing\tspec\tx.v1.ThingSpec\t\t\t\t\t\t\t\t\t\t\n\
+            x.v1.ThingSpec\tsize\tinteger:int32\t\t3\t\t\t\t\t\t\t\t\n",
+        ..Tables::default()
+    };
+    let resources = "header\nexample.com\tv1\tthings\tThing\tNamespaced\tthing\tth\t\tcreate,get,list\tscale(autoscaling/v1/Scale:get)\n";
+    let mut builder = Scheme::kubernetes().extend();
+    builder.add_tables(&tables, resources).expect("the tables read");
+    let scheme = builder.build();
+    let things = scheme.resource("example.com", "v1", "things").expect("served");
+    assert!(things.subresource("scale").expect("served").body.is_some());
+    let body = br#"{"metadata":{"name":"a"},"spec":{"other":1}}"#;
+    let decoded = crate::decode_json(scheme.schema(), things.body, body, &crate::Limits::default()).expect("a thing");
+    assert_eq!(decoded.findings.len(), 1);
+    let mut value = decoded.value;
+    crate::default_object(&scheme, things, &mut value);
+    assert_eq!(value.int_at(&["spec", "size"]), Some(3));
+    assert!(Scheme::kubernetes().resource("example.com", "v1", "things").is_none());
+}
+
+#[test]
 fn resources_can_be_added_and_taken_out() {
     let scheme = Scheme::kubernetes();
     let pods = scheme.resource("", "v1", "pods").expect("served");
