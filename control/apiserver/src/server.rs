@@ -117,7 +117,8 @@ impl ApiServer {
         );
         let warnings = Mutex::default();
         let served = self.served(&parts, body, &query, &info, &caller, &warnings).instrument(span.clone()).await;
-        let known = !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
+        let known =
+            !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
         let answer = served.unwrap_or_else(|status| Answer::status(&status));
         let response = answer.finish(&warnings.into_inner());
         let took = self.clock.now().duration_since(started);
@@ -137,10 +138,13 @@ impl ApiServer {
         warnings: &Mutex<Vec<String>>,
     ) -> Result<Answer, Status> {
         let user = self.authenticate(&parts.headers, caller)?;
-        let long = info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
+        let long =
+            info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
         let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
         let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
-        if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound) && !user.in_group(crate::authn::MASTERS_GROUP) {
+        if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound)
+            && !user.in_group(crate::authn::MASTERS_GROUP)
+        {
             return Err(Status::too_many_requests("too many requests, please try again later", 1));
         }
         self.authorize(&user, info)?;
@@ -162,7 +166,9 @@ impl ApiServer {
             warnings: Mutex::default(),
         };
         let served = Box::pin(registry::serve(&call, body));
-        let result = if long { served.await } else {
+        let result = if long {
+            served.await
+        } else {
             match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
                 Ok(result) => result,
                 Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
@@ -186,7 +192,8 @@ impl ApiServer {
                 }
             },
         };
-        let other = impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
+        let other =
+            impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
         Ok(other.map_or(user, Arc::new))
     }
 

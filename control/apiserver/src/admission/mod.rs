@@ -8,6 +8,8 @@ mod error;
 mod limit_ranger;
 mod lookup;
 mod namespace;
+mod pod_security;
+mod pod_security_checks;
 mod request;
 mod resources;
 mod scheduling;
@@ -21,6 +23,7 @@ pub use error::{AdmissionError, Cause};
 pub use limit_ranger::LimitRanger;
 pub use lookup::Lookup;
 pub use namespace::NamespaceLifecycle;
+pub use pod_security::PodSecurity;
 pub use request::{AdmissionChain, AdmissionPlugin, AdmissionRequest, Operation, PairedWrite};
 pub use scheduling::{
     DefaultTolerationSeconds, PodTopologyLabels, Priority, RuntimeClass, SYSTEM_PRIORITY_CLASSES, TaintNodesByCondition,
@@ -43,6 +46,7 @@ pub fn standard_chain(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Admis
             Box::new(LimitRanger),
             Box::new(ServiceAccountAdmission),
             Box::new(TaintNodesByCondition),
+            Box::new(PodSecurity),
             Box::new(Priority),
             Box::new(DefaultTolerationSeconds),
             Box::new(DefaultStorageClass),

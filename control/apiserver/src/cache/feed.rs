@@ -79,8 +79,7 @@ impl Cache {
 
     /// Reads everything and starts to watch right after.
     async fn load(&self) -> Result<WatchStream, CacheError> {
-        let mut request =
-            RangeRequest { range: objects_range(&self.cluster), revision: None, limit: 0 };
+        let mut request = RangeRequest { range: objects_range(&self.cluster), revision: None, limit: 0 };
         let mut found: BTreeMap<GroupResource, Vec<KeyValue>> = BTreeMap::new();
         let revision = loop {
             let page = self.store.range(request.clone()).await?;

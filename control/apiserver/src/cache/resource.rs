@@ -228,7 +228,12 @@ impl Objects {
     }
 
     /// The changes after `revision` that concern a watcher; `None` when they are forgotten.
-    pub(super) fn since(&self, revision: Revision, selection: &Selection, watcher: &Watcher) -> Option<Vec<(Arc<Change>, ChangeKind)>> {
+    pub(super) fn since(
+        &self,
+        revision: Revision,
+        selection: &Selection,
+        watcher: &Watcher,
+    ) -> Option<Vec<(Arc<Change>, ChangeKind)>> {
         if revision < self.oldest {
             return None;
         }

@@ -84,7 +84,11 @@ impl Slot {
 
     /// The keys of all objects, or of those in one namespace.
     pub(crate) fn range(&self, namespace: &str) -> KeyRange {
-        if namespace.is_empty() { KeyRange::prefix(self.prefix.clone()) } else { KeyRange::prefix(self.key(namespace, "")) }
+        if namespace.is_empty() {
+            KeyRange::prefix(self.prefix.clone())
+        } else {
+            KeyRange::prefix(self.key(namespace, ""))
+        }
     }
 
     /// One object.

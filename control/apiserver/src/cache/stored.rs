@@ -196,8 +196,7 @@ impl Packed {
 
     /// The object as a tree, `resourceVersion` included, `apiVersion` and `kind` not.
     pub(super) fn decode(&self) -> Result<Value, StoredError> {
-        let json: serde_json::Value =
-            serde_json::from_slice(&self.item_ref()[1..]).map_err(|_| StoredError::Body)?;
+        let json: serde_json::Value = serde_json::from_slice(&self.item_ref()[1..]).map_err(|_| StoredError::Body)?;
         Ok(Value::from(json))
     }
 }

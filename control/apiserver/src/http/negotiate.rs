@@ -102,7 +102,8 @@ impl<'a> MediaRange<'a> {
 /// The ranges of an `Accept` header, the most wanted first.
 pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
     let header = headers.get(::http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let mut ranges: Vec<_> = header.split(',').take(MAX_RANGES).filter_map(|text| MediaRange::parse(text.trim())).collect();
+    let mut ranges: Vec<_> =
+        header.split(',').take(MAX_RANGES).filter_map(|text| MediaRange::parse(text.trim())).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     ranges
 }
@@ -186,8 +187,10 @@ mod tests {
             ("application/json;q=0.5, application/yaml", Some((Media::Yaml, Shape::Whole))),
             (table, Some((Media::Json, Shape::Table))),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Some((Media::Json, Shape::Whole))),
-            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-                Some((Media::Protobuf, Shape::Partial))),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+                Some((Media::Protobuf, Shape::Partial)),
+            ),
             ("text/html", None),
             ("application/json;as=Nothing;v=v1;g=meta.k8s.io", None),
         ] {
@@ -198,9 +201,12 @@ mod tests {
 
     #[test]
     fn people_get_indentation() {
-        for (agent, query, expected) in
-            [("curl/8", "", true), ("kubectl", "", false), ("kubectl", "pretty=true", true), ("curl/8", "pretty=0", false)]
-        {
+        for (agent, query, expected) in [
+            ("curl/8", "", true),
+            ("kubectl", "", false),
+            ("kubectl", "pretty=true", true),
+            ("curl/8", "pretty=0", false),
+        ] {
             assert_eq!(pretty(&headers("user-agent", agent), &Query::parse(query)), expected);
         }
     }

@@ -33,9 +33,7 @@ pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer,
 pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer, Status> {
     match call.accept.shape {
         Shape::Table => table(call, std::slice::from_ref(value), version_of(value), code),
-        Shape::Partial => {
-            Answer::value(code, &partial_metadata(value), &call.view.scheme, &call.accept)
-        }
+        Shape::Partial => Answer::value(code, &partial_metadata(value), &call.view.scheme, &call.accept),
         _ => Answer::value(code, value, &call.view.scheme, &call.accept),
     }
 }

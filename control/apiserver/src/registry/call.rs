@@ -8,8 +8,8 @@ use crate::{
     body::{Body, ReadError},
     http::{Accept, Media, Query, RequestInfo},
 };
-use bytes::Bytes;
 use ::http::HeaderMap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use timonel_api::{
@@ -101,7 +101,8 @@ impl Call<'_> {
         let refuse = |error: timonel_api::DecodeError| {
             Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
         };
-        let (value, warnings) = decoded.and_then(|decoded| decoded.checked(self.field_validation().unwrap_or_default())).map_err(refuse)?;
+        let (value, warnings) =
+            decoded.and_then(|decoded| decoded.checked(self.field_validation().unwrap_or_default())).map_err(refuse)?;
         warnings.into_iter().for_each(|warning| self.warn(warning));
         Ok(value)
     }

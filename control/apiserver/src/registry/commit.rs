@@ -119,7 +119,9 @@ pub(crate) fn store_status(error: StoreError) -> Status {
     match error {
         StoreError::Invalid(why) => Status::request_entity_too_large(&why),
         StoreError::Compacted { .. } => super::continuation::too_old(),
-        StoreError::Unavailable(why) => Status::timeout(&format!("request did not complete within the allotted timeout: {why}"), 1),
+        StoreError::Unavailable(why) => {
+            Status::timeout(&format!("request did not complete within the allotted timeout: {why}"), 1)
+        }
         StoreError::Closed | StoreError::Lagged => Status::service_unavailable("the server is shutting down"),
         StoreError::Future { newest } => too_large(0, newest),
         other => Status::internal(other),

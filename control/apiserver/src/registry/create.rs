@@ -13,7 +13,10 @@ use crate::{
     rules,
 };
 use std::sync::Arc;
-use timonel_api::{Status, Value, strategy::{GENERATED_SUFFIX, fill_system_fields, generate_name, prepare_create}};
+use timonel_api::{
+    Status, Value,
+    strategy::{GENERATED_SUFFIX, fill_system_fields, generate_name, prepare_create},
+};
 
 /// Names tried for `generateName`.
 const MAX_GENERATED: usize = 8;

@@ -35,7 +35,8 @@ impl Events {
         {
             return Ok(Some(lease));
         }
-        let lease = self.store.grant_lease(self.ttl_seconds + SHARED.as_secs().unsigned_abs()).await.map_err(store_status)?;
+        let lease =
+            self.store.grant_lease(self.ttl_seconds + SHARED.as_secs().unsigned_abs()).await.map_err(store_status)?;
         *current = Some((lease, call.now));
         Ok(Some(lease))
     }

@@ -75,11 +75,17 @@ impl ListOptions {
         let mut errors = FieldErrors::new();
         let path = Path::new("resourceVersionMatch");
         if self.send_initial_events.is_some() && self.version_match != NOT_OLDER_THAN {
-            errors.forbidden(&path, format!("sendInitialEvents requires setting resourceVersionMatch to {NOT_OLDER_THAN}"));
+            errors.forbidden(
+                &path,
+                format!("sendInitialEvents requires setting resourceVersionMatch to {NOT_OLDER_THAN}"),
+            );
         }
         if !self.version_match.is_empty() {
             if self.send_initial_events.is_none() {
-                errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                errors.forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             if self.version_match != NOT_OLDER_THAN {
                 errors.not_supported(&path, self.version_match.as_str(), &[NOT_OLDER_THAN]);
@@ -117,9 +123,10 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
 fn number(query: &Query<'_>, name: &str) -> Result<Option<i64>, Status> {
     match query.get(name) {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        }),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
     }
 }
 

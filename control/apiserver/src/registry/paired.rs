@@ -14,11 +14,12 @@ pub(crate) fn steps(server: &ApiServer, paired: Vec<PairedWrite>) -> Result<Vec<
 fn step(server: &ApiServer, write: &PairedWrite) -> Result<Beside, Status> {
     let resource = GroupResource { group: write.group.into(), resource: write.resource.into() };
     let slot = server.cache.slot(&resource);
-    let revision = write.object.str_at(&["metadata", "resourceVersion"]).parse().map_err(|_| Status::internal("a paired write without a resource version"))?;
+    let revision = write
+        .object
+        .str_at(&["metadata", "resourceVersion"])
+        .parse()
+        .map_err(|_| Status::internal("a paired write without a resource version"))?;
     let key = slot.key(&write.namespace, &write.name);
     let value = encode(&write.object, &super::view::columns_of(&resource));
-    Ok(Beside {
-        compare: Some(Compare::ModRevision(key.clone(), revision)),
-        op: Op::Put { key, value, lease: None },
-    })
+    Ok(Beside { compare: Some(Compare::ModRevision(key.clone(), revision)), op: Op::Put { key, value, lease: None } })
 }

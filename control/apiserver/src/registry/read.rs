@@ -219,7 +219,8 @@ fn trigger(call: &Call<'_>, fields: &FieldSelector) -> Trigger {
             return Trigger::Path(format!("{namespace}/{name}"));
         }
     }
-    if let Some(node) = fields.exact(INDEXED).filter(|_| super::view::index_field(&call.view.storage.storage).is_some()) {
+    if let Some(node) = fields.exact(INDEXED).filter(|_| super::view::index_field(&call.view.storage.storage).is_some())
+    {
         return Trigger::Indexed(node.to_owned());
     }
     if namespace.is_empty() { Trigger::All } else { Trigger::Namespace(namespace.to_owned()) }

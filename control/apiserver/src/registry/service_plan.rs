@@ -304,7 +304,12 @@ mod tests {
         for (spec, cluster, policy, families) in [
             (json!({"selector": {"a": "b"}}), &[Family::V4][..], "SingleStack", "IPv4"),
             (json!({"selector": {"a": "b"}, "clusterIP": "fd00::1"}), &[Family::V4, Family::V6], "SingleStack", "IPv6"),
-            (json!({"selector": {"a": "b"}, "ipFamilyPolicy": "PreferDualStack"}), &[Family::V4], "PreferDualStack", "IPv4"),
+            (
+                json!({"selector": {"a": "b"}, "ipFamilyPolicy": "PreferDualStack"}),
+                &[Family::V4],
+                "PreferDualStack",
+                "IPv4",
+            ),
             (json!({"ipFamilyPolicy": "PreferDualStack"}), &[Family::V6, Family::V4], "PreferDualStack", "IPv6,IPv4"),
             (json!({"clusterIP": "None"}), &[Family::V4], "RequireDualStack", "IPv4,IPv6"),
             (json!({"clusterIP": "None", "selector": {"a": "b"}}), &[Family::V4], "SingleStack", "IPv4"),
@@ -312,7 +317,11 @@ mod tests {
             let mut service = value(json!({ "spec": spec }));
             fill_families(&mut service, cluster);
             let found: Vec<_> = super::families(&service).iter().map(|family| family.as_str()).collect();
-            assert_eq!((service.str_at(&["spec", "ipFamilyPolicy"]), found.join(",").as_str()), (policy, families), "{service:?}");
+            assert_eq!(
+                (service.str_at(&["spec", "ipFamilyPolicy"]), found.join(",").as_str()),
+                (policy, families),
+                "{service:?}"
+            );
         }
     }
 
@@ -336,7 +345,10 @@ mod tests {
             "ports": [{"port": 80, "protocol": "TCP"}, {"port": 82, "protocol": "TCP", "nodePort": 30002}]}}));
         carry_over(&mut new, &old);
         assert_eq!(new.str_at(&["spec", "clusterIP"]), "10.0.0.9");
-        assert_eq!(Wanted::of(&new), Wanted { addresses: vec!["10.0.0.9".parse().unwrap()], ports: [30001, 30002].into() });
+        assert_eq!(
+            Wanted::of(&new),
+            Wanted { addresses: vec!["10.0.0.9".parse().unwrap()], ports: [30001, 30002].into() }
+        );
     }
 
     #[test]

@@ -129,7 +129,10 @@ impl Services {
     fn check_address(&self, service: &Value, address: IpAddr) -> Result<IpAddr, Status> {
         let why = if !self.ranges.iter().any(|range| range.contains(&address)) {
             let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
-            format!("failed to allocate IP {address}: the provided network does not match the current range: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}", ranges.join(","))
+            format!(
+                "failed to allocate IP {address}: the provided network does not match the current range: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                ranges.join(",")
+            )
         } else if self.addresses.get("", &address.to_string()).is_some() {
             format!("failed to allocate IP {address}: provided IP is already allocated")
         } else {
@@ -157,7 +160,10 @@ impl Services {
             }
         }
         let in_order = (reserved.max(1)..size).chain(1..reserved).take(service_plan::MAX_SCAN);
-        in_order.filter_map(taken).next().ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
+        in_order
+            .filter_map(taken)
+            .next()
+            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
     }
 
     fn take_address(&self, call: &Call<'_>, service: &Value, address: IpAddr) -> Result<Beside, Status> {
@@ -165,10 +171,7 @@ impl Services {
         let object = address_object(&self.entropy.uuid(), call.now, address, call.namespace(), name);
         let key = self.addresses.key("", &address.to_string());
         let value = encode(&object, &columns_of(&addresses_resource()));
-        Ok(Beside {
-            compare: Some(Compare::ModRevision(key.clone(), 0)),
-            op: Op::Put { key, value, lease: None },
-        })
+        Ok(Beside { compare: Some(Compare::ModRevision(key.clone(), 0)), op: Op::Put { key, value, lease: None } })
     }
 
     async fn allocate_ports(
@@ -284,7 +287,13 @@ impl Services {
 }
 
 /// The object by which an address is taken.
-pub(crate) fn address_object(uid: &str, now: jiff::Timestamp, address: IpAddr, namespace: &str, service: &str) -> Value {
+pub(crate) fn address_object(
+    uid: &str,
+    now: jiff::Timestamp,
+    address: IpAddr,
+    namespace: &str,
+    service: &str,
+) -> Value {
     let mut object = Value::object();
     object.set_at(&["metadata", "name"], address.to_string());
     object.set_at(&["metadata", "labels", "ipaddress.kubernetes.io/ip-family"], Family::of(address).as_str());

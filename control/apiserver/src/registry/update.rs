@@ -143,7 +143,9 @@ async fn create_instead(call: &Call<'_>, part: Part, change: &dyn Change) -> Res
 enum Attempt {
     Done(Written),
     /// Somebody else was faster; `named` tells whether the new object names a resource version.
-    Raced { named: bool },
+    Raced {
+        named: bool,
+    },
 }
 
 async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<Entry>) -> Result<Attempt, Status> {
@@ -160,7 +162,11 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     prepare(call, part, &mut new, &old);
     call.mutate(Operation::Update, &mut new, Some(&old))?;
     prepare_again(&mut new, &old);
-    let allocated = if part == Part::Main { call.server.services.on_update(call, &mut new, &old).await? } else { Default::default() };
+    let allocated = if part == Part::Main {
+        call.server.services.on_update(call, &mut new, &old).await?
+    } else {
+        Default::default()
+    };
     judge(call, part, &new, &old)?;
     let admitted = call.validate(Operation::Update, &mut new, Some(&old))?;
     if call.dry_run()? {
@@ -180,9 +186,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     let lease = call.server.events.lease_for(call).await?;
     let put = Put { key: entry.key().clone(), based_on: entry.revision, object: &new, lease, beside };
     Ok(match call.server.committer.put(view, put).await? {
-        Some(written) => {
-            Attempt::Done(Written::Stored(written))
-        }
+        Some(written) => Attempt::Done(Written::Stored(written)),
         None => Attempt::Raced { named: named.is_some() },
     })
 }

@@ -57,7 +57,12 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         }
         (Freshness::NotOlderThan(revision) | Freshness::Exact(revision), _) => WatchStart::After(revision),
     };
-    let rendering = Rendering { view: call.view.clone(), accept: call.accept, include: rules::include_object(call.query.get("includeObject"))?, now: call.now };
+    let rendering = Rendering {
+        view: call.view.clone(),
+        accept: call.accept,
+        include: rules::include_object(call.query.get("includeObject"))?,
+        now: call.now,
+    };
     let (initial, stream) = match call.view.slot.watch(&selectors.selection, start) {
         Ok(started) => started,
         Err(too_old) => return refused(&rendering, &Status::expired(too_old.to_string())),
@@ -189,9 +194,8 @@ impl WatchBody {
                 // A change right at the start: the announcement goes first, with the revision before it.
                 self.announce_end = false;
                 let announcement = self.rendering.bookmark(change.revision.saturating_sub(1), true);
-                let frame = announcement.and_then(|bookmark| {
-                    Ok(Bytes::from([&bookmark[..], &self.change(&change, kind)?[..]].concat()))
-                });
+                let frame = announcement
+                    .and_then(|bookmark| Ok(Bytes::from([&bookmark[..], &self.change(&change, kind)?[..]].concat())));
                 return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
             }
             Some(Poll::Ready(Err(_))) | None => {
@@ -223,7 +227,10 @@ impl http_body::Body for WatchBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.poll_bytes(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

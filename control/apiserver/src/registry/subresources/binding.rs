@@ -6,11 +6,7 @@ use crate::{
     body::Body,
     cache::encode,
     http,
-    registry::{
-        call::Call,
-        commit::Put,
-        view::View,
-    },
+    registry::{call::Call, commit::Put, view::View},
 };
 use std::sync::Arc;
 use timonel_api::{FieldErrors, Gvk, Path, Status, Value, strategy};
@@ -57,13 +53,7 @@ async fn attempt(call: &Call<'_>, pods: &Arc<View>, name: &str, binding: &Value)
     if call.dry_run()? || encode(&new, &pods.columns) == encode(&old, &pods.columns) {
         return Ok(true);
     }
-    let put = Put {
-        key: entry.key().clone(),
-        based_on: entry.revision,
-        object: &new,
-        lease: None,
-        beside: Vec::new(),
-    };
+    let put = Put { key: entry.key().clone(), based_on: entry.revision, object: &new, lease: None, beside: Vec::new() };
     Ok(call.server.committer.put(pods, put).await?.is_some())
 }
 
@@ -88,7 +78,9 @@ fn bound(pod: &Value, name: &str, binding: &Value, now: &str) -> Result<Value, S
     let mut pod = pod.clone();
     pod.set_at(&["spec", "nodeName"], binding.str_at(&["target", "name"]));
     for part in ["annotations", "labels"] {
-        for (key, value) in binding.at(&["metadata", part]).and_then(Value::as_object).into_iter().flat_map(|o| o.iter()) {
+        for (key, value) in
+            binding.at(&["metadata", part]).and_then(Value::as_object).into_iter().flat_map(|o| o.iter())
+        {
             pod.set_at(&["metadata", part, key], value.clone());
         }
     }

@@ -172,7 +172,8 @@ mod tests {
         assert_eq!(charged.int_at(&["status", "disruptionsAllowed"]), Some(0));
         assert_eq!(charged.str_at(&["status", "disruptedPods", "p"]), "now");
         assert_eq!(decide(&budget(0, 2), &sick, "now").unwrap(), Verdict::Free);
-        for (budget, why) in [(budget(0, 2), "needs 3 healthy pods and has 3"), (budget(1, 1), "still being processed")] {
+        for (budget, why) in [(budget(0, 2), "needs 3 healthy pods and has 3"), (budget(1, 1), "still being processed")]
+        {
             let refused = decide(&budget, &ready, "now").unwrap_err();
             assert_eq!(refused.code, 429);
             assert!(refused.details.unwrap().causes[0].message.contains(why));

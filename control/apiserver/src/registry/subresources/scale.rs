@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use timonel_api::{
-    FieldErrors, Gvk, LabelSelector, Limits, Object, Path, PatchKind, Status, TypeId, Value, apply_patch,
+    FieldErrors, Gvk, LabelSelector, Limits, Object, PatchKind, Path, Status, TypeId, Value, apply_patch,
 };
 
 fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
