@@ -3,7 +3,10 @@
 mod deployment;
 mod deployment_scale;
 mod deployment_status;
+mod history;
 mod replicas;
+mod stateful;
+mod stateful_pod;
 
 use crate::framework::Controller;
 
