@@ -125,8 +125,13 @@ pub enum Act {
         /// The patch.
         body: Value,
     },
-    /// Creates this object, of the subject's kind. One that exists already is success.
-    Create(Value),
+    /// Creates an object for the subject. If it exists already, somebody was faster: what follows is left to them.
+    Create {
+        /// Kind of the object, cluster-wide.
+        kind: Kind,
+        /// The object.
+        object: Value,
+    },
     /// Deletes the subject, fenced by its UID and version.
     Delete,
     /// Records an event about the subject.

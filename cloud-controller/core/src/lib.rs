@@ -23,7 +23,8 @@ pub use action::{Act, Action, CloudCall, Kind, Outcome, Subject};
 pub use cloud::{Cloud, Instances, LoadBalancers, Machines, Metadata, Routes, Volumes};
 pub use error::{CloudError, CloudResult};
 pub use machines::{
-    ANNOTATION_POWER, FINALIZER_MACHINE, MachineMemory, MachineStep, MachineView, Seen, plan_machines, transition,
+    ANNOTATION_POWER, FINALIZER_MACHINE, MachineMemory, MachineStep, MachineView, Seen, fleet_tags, plan_machines,
+    transition,
 };
 pub use model::{
     Address, AddressKind, Attachment, Balancer, BalancerPort, BalancerSpec, HealthCheck, Instance, InstanceId,

@@ -116,7 +116,8 @@ pub struct MachineMemory {
 }
 
 /// Tags by which the fleet finds its instances.
-pub(crate) fn fleet_tags(fleet: &str) -> Tags {
+#[must_use]
+pub fn fleet_tags(fleet: &str) -> Tags {
     [(TAG_FLEET.to_owned(), fleet.to_owned())].into()
 }
 

@@ -98,7 +98,7 @@ fn provision(
             let object = persistent_volume(view, claim, spec, class, volume);
             let message = format!("Successfully provisioned volume {name}");
             vec![
-                Subject::absent(Kind::PersistentVolume, &name).act(Act::Create(object)),
+                subject.act(Act::Create { kind: Kind::PersistentVolume, object }),
                 subject.event(false, "ProvisioningSucceeded", message),
             ]
         }
