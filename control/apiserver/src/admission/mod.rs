@@ -8,8 +8,11 @@ mod error;
 mod limit_ranger;
 mod lookup;
 mod namespace;
+mod node_restriction;
 mod pod_security;
 mod pod_security_checks;
+mod quota;
+mod quota_usage;
 mod request;
 mod resources;
 mod scheduling;
@@ -23,7 +26,10 @@ pub use error::{AdmissionError, Cause};
 pub use limit_ranger::LimitRanger;
 pub use lookup::Lookup;
 pub use namespace::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
+pub use quota::ResourceQuota;
+pub use quota_usage::quota_status;
 pub use request::{AdmissionChain, AdmissionPlugin, AdmissionRequest, Operation, PairedWrite};
 pub use scheduling::{
     DefaultTolerationSeconds, PodTopologyLabels, Priority, RuntimeClass, SYSTEM_PRIORITY_CLASSES, TaintNodesByCondition,
@@ -45,6 +51,7 @@ pub fn standard_chain(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Admis
             Box::new(NamespaceLifecycle),
             Box::new(LimitRanger),
             Box::new(ServiceAccountAdmission),
+            Box::new(NodeRestriction::new(authorizer.clone())),
             Box::new(TaintNodesByCondition),
             Box::new(PodSecurity),
             Box::new(Priority),
@@ -58,6 +65,6 @@ pub fn standard_chain(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Admis
             Box::new(PodTopologyLabels),
             Box::new(EscalationCheck::new(rbac, authorizer)),
         ],
-        Vec::new(),
+        vec![Box::new(ResourceQuota)],
     )
 }
