@@ -1,0 +1,521 @@
+//! PersistentVolumes, claims, storage classes, CSI objects.
+
+use std::collections::BTreeSet;
+
+use super::check::{
+    self, NOT_POSITIVE, entries, given, immutable, label_selector, maybe_name, maybe_one_of, one_of, quantity,
+    required_name, texts,
+};
+use super::pod::{host_path, node_selector};
+use crate::names;
+use crate::strategy::semantic_equal;
+use crate::{FieldErrors, Path, Value};
+
+const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+const SOURCES: [(&str, &[&str]); 22] = [
+    ("hostPath", &["path"]),
+    ("gcePersistentDisk", &["pdName"]),
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("flocker", &[]),
+    ("nfs", &["server", "path"]),
+    ("rbd", &["image"]),
+    ("quobyte", &["registry", "volume"]),
+    ("cephfs", &[]),
+    ("iscsi", &["targetPortal", "iqn"]),
+    ("cinder", &["volumeID"]),
+    ("fc", &[]),
+    ("flexVolume", &["driver"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("vsphereVolume", &["volumePath"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("scaleIO", &["gateway", "system"]),
+    ("local", &["path"]),
+    ("storageos", &[]),
+    ("csi", &["volumeHandle"]),
+];
+const MAX_PARAMETERS: usize = 512;
+const MAX_PARAMETER_BYTES: usize = 256 * 1024;
+
+fn access_modes(spec: &Value, detail: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let (modes, path) = (texts(spec, &["accessModes"]), path.child("accessModes"));
+    if modes.is_empty() {
+        errors.required(&path, detail);
+    }
+    for mode in modes.iter().filter(|mode| !MODES.contains(mode)) {
+        errors.not_supported(&path, *mode, &MODES);
+    }
+    let single = |mode: &&str| *mode == "ReadWriteOncePod";
+    if modes.iter().any(|mode| single(mode)) && modes.iter().any(|mode| !single(mode) && MODES.contains(mode)) {
+        errors.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn positive(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    if quantity(value).signum() <= 0 {
+        errors.invalid(path, value.clone(), NOT_POSITIVE);
+    }
+}
+
+pub(super) fn volume(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let empty = Value::object();
+    let spec = object.get("spec").unwrap_or(&empty);
+    access_modes(spec, "", &path, errors);
+    let capacity = path.child("capacity");
+    if entries(spec, &["capacity"]).next().is_none() {
+        errors.required(&capacity, "");
+    }
+    if spec.at(&["capacity", "storage"]).is_none() || entries(spec, &["capacity"]).count() > 1 {
+        errors.not_supported(&capacity, spec.get("capacity").cloned().unwrap_or_default(), &["storage"]);
+    }
+    for (name, value) in entries(spec, &["capacity"]) {
+        positive(value, &capacity.key(name), errors);
+    }
+    maybe_one_of(spec, "persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], &path, errors);
+    let affinity = given(spec, &["nodeAffinity"]);
+    if let Some(affinity) = affinity {
+        match given(affinity, &["required"]) {
+            Some(required) => node_selector(required, &path.child("nodeAffinity.required"), errors),
+            None => errors.required(&path.child("nodeAffinity.required"), "must specify required node constraints"),
+        }
+    }
+    source(spec, affinity.is_some(), &path, errors);
+    if given(spec, &["hostPath"]).is_some()
+        && spec.str_at(&["hostPath", "path"]) == "/"
+        && spec.str_at(&["persistentVolumeReclaimPolicy"]) == "Recycle"
+    {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
+    }
+    for member in ["storageClassName", "volumeAttributesClassName"] {
+        maybe_name(spec, member, names::dns_subdomain, &path, errors);
+    }
+    maybe_one_of(spec, "volumeMode", &VOLUME_MODES, &path, errors);
+}
+
+fn source(spec: &Value, has_affinity: bool, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut found = false;
+    for (kind, needed) in SOURCES {
+        let Some(source) = given(spec, &[kind]) else { continue };
+        let own = path.child(kind);
+        if found {
+            errors.forbidden(&own, "may not specify more than 1 volume type");
+            continue;
+        }
+        found = true;
+        for member in needed {
+            check::required(source, member, &own, errors);
+        }
+        match kind {
+            "hostPath" => host_path(source, &own, errors),
+            "nfs" if !source.str_at(&["path"]).starts_with('/') => {
+                errors.invalid(&own.child("path"), source.str_at(&["path"]), "must be an absolute path");
+            }
+            "local" if !has_affinity => {
+                let place = path.child("nodeAffinity");
+                errors.required(&place, "Local volume requires node affinity");
+            }
+            "csi" => csi(source, &own, errors),
+            _ => {}
+        }
+    }
+    if !found {
+        errors.required(path, "must specify a volume type");
+    }
+}
+
+fn csi(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    driver_name(source.str_at(&["driver"]), &path.child("driver"), errors);
+    for member in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
+        let Some(secret) = given(source, &[member]) else { continue };
+        let path = path.child(member);
+        for field in ["name", "namespace"] {
+            required_name(secret, field, names::dns_subdomain, &path, errors);
+        }
+    }
+}
+
+fn driver_name(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    const MAX: usize = 63;
+    if name.is_empty() {
+        return errors.required(path, "");
+    }
+    if name.len() > MAX {
+        errors.too_long(path, MAX);
+    }
+    errors.invalid_each(path, name, names::dns_subdomain(&name.to_lowercase()));
+}
+
+pub(super) fn volume_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    volume(new, errors);
+    let sources = |object: &Value| {
+        let mut source = Value::object();
+        for (kind, _) in SOURCES {
+            if let Some(value) = given(object, &["spec", kind]) {
+                source.set_at(&[kind], value.clone());
+            }
+        }
+        source
+    };
+    let (mut after, before) = (sources(new), sources(old));
+    if before.at(&["csi", "controllerExpandSecretRef"]).is_none() && before.at(&["csi"]).is_some() {
+        after.remove_at(&["csi", "controllerExpandSecretRef"]);
+    }
+    if !semantic_equal(Some(&after), Some(&before)) {
+        let detail = "spec.persistentvolumesource is immutable after creation\n";
+        errors.forbidden(&Path::new("spec.persistentvolumesource"), detail);
+    }
+    let mode = ["spec", "volumeMode"];
+    if new.str_at(&mode) != old.str_at(&mode) {
+        errors.invalid(&Path::new("volumeMode"), new.str_at(&mode), check::IMMUTABLE);
+    }
+    let affinity = ["spec", "nodeAffinity"];
+    if old.at(&affinity).is_some() && !semantic_equal(new.at(&affinity), old.at(&affinity)) {
+        let shown = new.at(&affinity).cloned().unwrap_or_default();
+        errors.invalid(&Path::new("nodeAffinity"), shown, check::IMMUTABLE);
+    }
+    let class = ["spec", "volumeAttributesClassName"];
+    if given(old, &class).is_some() && given(new, &class).is_none() {
+        let detail = "update from non-nil value to nil is forbidden";
+        errors.forbidden(&Path::new("spec.volumeAttributesClassName"), detail);
+    }
+}
+
+/// `spec` of a claim, of a claim template, of an ephemeral volume.
+pub(super) fn claim_spec(spec: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = spec.unwrap_or(&empty);
+    access_modes(spec, "at least 1 access mode is required", path, errors);
+    label_selector(spec.get("selector"), &path.child("selector"), errors);
+    let resources = path.child("resources");
+    match spec.at(&["resources", "requests", "storage"]) {
+        Some(value) => positive(value, &resources.key("storage"), errors),
+        None => errors.required(&resources.key("storage"), ""),
+    }
+    for member in ["storageClassName", "volumeAttributesClassName"] {
+        maybe_name(spec, member, names::dns_subdomain, path, errors);
+    }
+    maybe_one_of(spec, "volumeMode", &VOLUME_MODES, path, errors);
+    for member in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = given(spec, &[member]) {
+            data_source(source, &path.child(member), errors);
+        }
+    }
+    let (source, reference) = (given(spec, &["dataSource"]), given(spec, &["dataSourceRef"]));
+    if let (Some(source), Some(reference)) = (source, reference) {
+        if !reference.str_at(&["namespace"]).is_empty() {
+            let detail = "may not be specified when dataSourceRef.namespace is specified";
+            errors.invalid(path, source.clone(), detail);
+        } else if !semantic_equal(Some(source), Some(reference)) {
+            errors.invalid(path, source.clone(), "must match dataSourceRef");
+        }
+    }
+}
+
+fn data_source(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    check::required(source, "name", path, errors);
+    let kind = check::required(source, "kind", path, errors);
+    let group = source.str_at(&["apiGroup"]);
+    if group.is_empty() && kind != "PersistentVolumeClaim" {
+        errors.invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    }
+    maybe_name(source, "apiGroup", names::dns_subdomain, path, errors);
+}
+
+pub(super) fn claim(object: &Value, errors: &mut FieldErrors) {
+    claim_spec(object.get("spec"), &Path::new("spec"), errors);
+}
+
+pub(super) fn claim_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    claim(new, errors);
+    let (storage, class) = (["spec", "resources", "requests", "storage"], ["spec", "storageClassName"]);
+    let bound = new.str_at(&["status", "phase"]) == "Bound";
+    let mut after = new.clone();
+    let mut put_back = |path: &[&str]| match old.at(path) {
+        Some(value) => after.set_at(path, value.clone()),
+        None => {
+            after.remove_at(path);
+        }
+    };
+    if old.str_at(&["spec", "volumeName"]).is_empty() {
+        put_back(&["spec", "volumeName"]);
+    }
+    if given(old, &class).is_none() {
+        put_back(&class);
+    }
+    if bound {
+        put_back(&storage);
+        put_back(&["spec", "volumeAttributesClassName"]);
+    }
+    if !semantic_equal(after.get("spec"), old.get("spec")) {
+        let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
+        errors.forbidden(&Path::new("spec"), detail);
+    }
+    let size = |object: &Value, path: &[&str]| object.at(path).map(quantity).unwrap_or_default();
+    if size(new, &storage) < size(old, &storage) && size(new, &storage) <= size(old, &["status", "capacity", "storage"])
+    {
+        errors.forbidden(&Path::new("spec.resources.requests.storage"), "field can not be less than status.capacity");
+    }
+    let mode = ["spec", "volumeMode"];
+    if new.str_at(&mode) != old.str_at(&mode) {
+        errors.invalid(&Path::new("volumeMode"), new.str_at(&mode), check::IMMUTABLE);
+    }
+}
+
+pub(super) fn class(object: &Value, errors: &mut FieldErrors) {
+    let provisioner = object.str_at(&["provisioner"]);
+    let path = Path::new("provisioner");
+    if provisioner.is_empty() {
+        errors.required(&path, "");
+    } else {
+        errors.invalid_each(&path, provisioner, names::qualified_name(&provisioner.to_lowercase()));
+    }
+    parameters(object, errors);
+    maybe_one_of(object, "reclaimPolicy", &["Delete", "Retain"], &Path::root(), errors);
+    one_of(object, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], &Path::root(), errors);
+    topologies(object, errors);
+}
+
+fn parameters(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("parameters");
+    let count = entries(object, &["parameters"]).count();
+    if count > MAX_PARAMETERS {
+        errors.too_long(&path, MAX_PARAMETERS);
+    }
+    let mut size = 0;
+    for (key, value) in entries(object, &["parameters"]) {
+        if key.is_empty() {
+            errors.invalid(&path, key, "field can not be empty.");
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > MAX_PARAMETER_BYTES {
+        errors.too_long(&path, MAX_PARAMETER_BYTES);
+    }
+}
+
+fn topologies(object: &Value, errors: &mut FieldErrors) {
+    let list = Path::new("allowedTopologies");
+    for (at, term) in object.list_at(&["allowedTopologies"]).iter().enumerate() {
+        let path = list.index(at);
+        let list = path.child("matchLabelExpressions");
+        let mut seen = BTreeSet::new();
+        for (at, expression) in term.list_at(&["matchLabelExpressions"]).iter().enumerate() {
+            let path = list.index(at);
+            let key = expression.str_at(&["key"]);
+            errors.invalid_each(&path.child("key"), key, names::qualified_name(key));
+            if !seen.insert(key) {
+                errors.duplicate(&path.child("key"), key);
+            }
+            if expression.list_at(&["values"]).is_empty() {
+                errors.required(&path.child("values"), "");
+            }
+        }
+    }
+}
+
+pub(super) fn class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let fixed = "updates to parameters are forbidden.";
+    if !semantic_equal(new.get("parameters"), old.get("parameters")) {
+        errors.forbidden(&Path::new("parameters"), fixed);
+    }
+    if new.str_at(&["provisioner"]) != old.str_at(&["provisioner"]) {
+        errors.forbidden(&Path::new("provisioner"), "updates to provisioner are forbidden.");
+    }
+    if new.str_at(&["reclaimPolicy"]) != old.str_at(&["reclaimPolicy"]) {
+        errors.forbidden(&Path::new("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
+    }
+    immutable(new, old, &["volumeBindingMode"], errors);
+    topologies(new, errors);
+}
+
+pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    driver_name(object.str_at(&["spec", "attacher"]), &path.child("attacher"), errors);
+    required_name(object.get("spec").unwrap_or(&Value::Null), "nodeName", names::dns_subdomain, &path, errors);
+    let source = ["spec", "source"];
+    let given = |member: &str| given(object, &[source[0], source[1], member]).is_some();
+    match (given("persistentVolumeName"), given("inlineVolumeSpec")) {
+        (false, false) => {
+            errors.required(&path.child("source"), "must specify one of inlineVolumeSpec and persistentVolumeName")
+        }
+        (true, true) => errors
+            .forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        _ => {}
+    }
+}
+
+pub(super) fn attachment_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if !semantic_equal(new.get("spec"), old.get("spec")) {
+        errors.invalid(&Path::new("spec"), new.get("spec").cloned().unwrap_or_default(), check::IMMUTABLE);
+    }
+}
+
+pub(super) fn csi_node(object: &Value, errors: &mut FieldErrors) {
+    let list = Path::new("spec.drivers");
+    let mut seen = BTreeSet::new();
+    for (at, driver) in object.list_at(&["spec", "drivers"]).iter().enumerate() {
+        let path = list.index(at);
+        let name = driver.str_at(&["name"]);
+        driver_name(name, &path.child("name"), errors);
+        if !seen.insert(name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        check::required(driver, "nodeID", &path, errors);
+        check::nonnegative(driver.int_at(&["allocatable", "count"]), &path.child("allocatable.count"), errors);
+        for key in texts(driver, &["topologyKeys"]) {
+            errors.invalid_each(&path.child("topologyKeys"), key, names::qualified_name(key));
+        }
+    }
+}
+
+pub(super) fn csi_driver(object: &Value, errors: &mut FieldErrors) {
+    let (path, empty) = (Path::new("spec"), Value::object());
+    let spec = object.get("spec").unwrap_or(&empty);
+    for member in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
+        if given(spec, &[member]).is_none() {
+            errors.required(&path.child(member), "");
+        }
+    }
+    maybe_one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, errors);
+    for mode in texts(spec, &["volumeLifecycleModes"]) {
+        if !matches!(mode, "Persistent" | "Ephemeral") {
+            errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        }
+    }
+    let list = path.child("tokenRequests");
+    let mut seen = BTreeSet::new();
+    for (at, request) in spec.list_at(&["tokenRequests"]).iter().enumerate() {
+        if !seen.insert(request.str_at(&["audience"])) {
+            errors.duplicate(&list.index(at).child("audience"), request.str_at(&["audience"]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::{creates, updates};
+    use crate::strategy::KindRef;
+    use serde_json::{Value as Json, json};
+
+    #[test]
+    fn volumes() {
+        let kind = KindRef::builtin("", "PersistentVolume", false);
+        let base = json!({"metadata": {"name": "v"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/a"},
+            "persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"}});
+        let spec = |spec: Json| json!({"spec": spec});
+        creates(
+            kind,
+            &base,
+            &[
+                (json!({}), &[]),
+                (spec(json!({"accessModes": []})), &["spec.accessModes: Required value"]),
+                (
+                    spec(json!({"capacity": {"storage": "0"}})),
+                    &["spec.capacity[storage]: Invalid value: \"0\": must be greater than 0"],
+                ),
+                (spec(json!({"hostPath": null})), &["spec: Required value: must specify a volume type"]),
+                (
+                    spec(json!({"hostPath": null, "local": {"path": "/x"}})),
+                    &["spec.nodeAffinity: Required value: Local volume requires node affinity"],
+                ),
+                (
+                    spec(json!({"accessModes": ["ReadWriteOnce", "ReadWriteOncePod"]})),
+                    &["spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes"],
+                ),
+            ],
+        );
+        updates(
+            kind,
+            &base,
+            &[
+                (spec(json!({"capacity": {"storage": "2Gi"}})), &[]),
+                (
+                    spec(json!({"hostPath": {"path": "/b"}})),
+                    &[
+                        "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n",
+                    ],
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn claims() {
+        let kind = KindRef::builtin("", "PersistentVolumeClaim", true);
+        let base = json!({"metadata": {"name": "c", "namespace": "n"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}, "volumeMode": "Filesystem",
+            "storageClassName": "s"}});
+        let spec = |spec: Json| json!({"spec": spec});
+        let size = |size: &str| spec(json!({"resources": {"requests": {"storage": size}}}));
+        creates(
+            kind,
+            &base,
+            &[
+                (json!({}), &[]),
+                (spec(json!({"resources": null})), &["spec.resources[storage]: Required value"]),
+                (
+                    spec(json!({"dataSource": {"kind": "X", "name": "y"}})),
+                    &[
+                        "spec.dataSource: Invalid value: \"X\": must be 'PersistentVolumeClaim' when referencing the default \
+                   apiGroup",
+                    ],
+                ),
+            ],
+        );
+        let fixed = "spec: Forbidden: spec is immutable after creation except resources.requests and \
+                     volumeAttributesClassName for bound claims\n";
+        updates(
+            kind,
+            &base,
+            &[
+                (spec(json!({"volumeName": "v"})), &[]),
+                (size("3Gi"), &[fixed]),
+                (spec(json!({"storageClassName": "t"})), &[fixed]),
+            ],
+        );
+        let mut bound = base;
+        bound["status"] = json!({"phase": "Bound", "capacity": {"storage": "2Gi"}});
+        updates(
+            kind,
+            &bound,
+            &[
+                (size("3Gi"), &[]),
+                (
+                    size("1Gi"),
+                    &["spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"],
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn classes_and_drivers() {
+        let kind = KindRef::builtin("storage.k8s.io", "StorageClass", false);
+        let base = json!({"metadata": {"name": "s"}, "provisioner": "a.b/c", "volumeBindingMode": "Immediate"});
+        creates(kind, &base, &[(json!({}), &[]), (json!({"provisioner": ""}), &["provisioner: Required value"])]);
+        let forbidden = "provisioner: Forbidden: updates to provisioner are forbidden.";
+        updates(kind, &base, &[(json!({"provisioner": "x"}), &[forbidden])]);
+        let kind = KindRef::builtin("storage.k8s.io", "VolumeAttachment", false);
+        let base = json!({"metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n",
+            "source": {"persistentVolumeName": "p"}}});
+        creates(
+            kind,
+            &base,
+            &[
+                (json!({}), &[]),
+                (
+                    json!({"spec": {"source": null}}),
+                    &["spec.source: Required value: must specify one of inlineVolumeSpec and persistentVolumeName"],
+                ),
+            ],
+        );
+    }
+}
