@@ -1,6 +1,9 @@
 //! Which rules each built-in kind has.
 
-use super::{batch, check, endpoints, namespaces, nodes, pod, quotas, secrets, services, volumes, workloads};
+use super::{
+    access, batch, check, endpoints, extensions, namespaces, networking, nodes, pod, policies, quotas, secrets,
+    services, volumes, workloads,
+};
 use crate::strategy::KindRef;
 use crate::{FieldErrors, Value};
 
@@ -33,6 +36,39 @@ pub(super) fn create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldError
         ("storage.k8s.io", "VolumeAttachment") => volumes::attachment(object, errors),
         ("storage.k8s.io", "CSINode") => volumes::csi_node(object, errors),
         ("storage.k8s.io", "CSIDriver") => volumes::csi_driver(object, errors),
+        ("networking.k8s.io", "Ingress") => networking::ingress(object, errors),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, errors),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, errors),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_range(object, errors),
+        ("networking.k8s.io", "IPAddress") => networking::address(object, errors),
+        _ => rest_create(kind, object, errors),
+    }
+}
+
+fn rest_create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
+    match (kind.group, kind.kind) {
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => access::role(object, kind.namespaced, errors),
+        ("rbac.authorization.k8s.io", _) => access::binding(object, kind.namespaced, errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => access::signing_request(object, errors),
+        ("policy", "PodDisruptionBudget") => policies::budget(object, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => policies::autoscaler(object, errors),
+        ("scheduling.k8s.io", "PriorityClass") => policies::priority_class(object, errors),
+        ("node.k8s.io", "RuntimeClass") => policies::runtime_class(object, errors),
+        ("coordination.k8s.io", "Lease") => policies::lease(object, errors),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
+            extensions::webhooks(object, errors);
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            extensions::policy(object, "validations", errors);
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            extensions::policy(object, "mutations", errors);
+        }
+        ("admissionregistration.k8s.io", _) => extensions::policy_binding(object, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => extensions::definition(object, errors),
+        ("apiregistration.k8s.io", "APIService") => extensions::api_service(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extensions::flow_schema(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extensions::priority_level(object, errors),
         _ => {}
     }
 }
@@ -77,7 +113,25 @@ pub(super) fn update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut 
         ("storage.k8s.io", "VolumeAttachment") => volumes::attachment_update(new, old, errors),
         ("storage.k8s.io", "CSINode") => volumes::csi_node(new, errors),
         ("storage.k8s.io", "CSIDriver") => volumes::csi_driver(new, errors),
-        _ => {}
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class_update(new, old, errors),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_range_update(new, old, errors),
+        ("networking.k8s.io", "IPAddress") => networking::address_update(new, old, errors),
+        ("networking.k8s.io", "Ingress") => networking::ingress(new, errors),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(new, errors),
+        _ => rest_update(kind, new, old, errors),
+    }
+}
+
+fn rest_update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut FieldErrors) {
+    match (kind.group, kind.kind) {
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            access::binding_update(new, old, kind.namespaced, errors);
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => access::signing_request_update(new, old, errors),
+        ("scheduling.k8s.io", "PriorityClass") => policies::priority_class_update(new, old, errors),
+        ("node.k8s.io", "RuntimeClass") => policies::runtime_class_update(new, old, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => extensions::definition_update(new, old, errors),
+        _ => rest_create(kind, new, errors),
     }
 }
 
@@ -88,6 +142,8 @@ pub(super) fn status_update(kind: &KindRef<'_>, new: &Value, old: &Value, errors
         ("apps", "DaemonSet") => workloads::daemon_status(new, errors),
         ("apps", _) | ("", "ReplicationController") => workloads::replica_status(new, errors),
         ("batch", "Job") => batch::job_status(new, errors),
+        ("policy", "PodDisruptionBudget") => policies::budget_status(new, errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => access::signing_request_update(new, old, errors),
         ("", "Node") => nodes::update(new, old, errors),
         ("", "ResourceQuota") => quotas::quota_status(new, errors),
         ("", "Service") => services::balancer_status(new, old, true, errors),

@@ -1,0 +1,528 @@
+//! What extends the API: webhooks, admission policies, custom resource definitions, aggregated APIs, flow control.
+
+use std::collections::BTreeSet;
+
+use super::check::{self, given, immutable, label_selector, maybe_one_of, one_of, texts};
+use crate::names;
+use crate::{FieldErrors, Path, Value};
+
+const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const MAX_WEBHOOK_SECONDS: i64 = 30;
+
+fn rule(rule: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let operations = texts(rule, &["operations"]);
+    let list = path.child("operations");
+    if operations.is_empty() {
+        errors.required(&list, "");
+    }
+    for (at, operation) in operations.iter().enumerate().filter(|(_, one)| !OPERATIONS.contains(one)) {
+        errors.not_supported(&list.index(at), *operation, &OPERATIONS);
+    }
+    for (member, words) in [("operations", "operations"), ("apiGroups", "API groups"), ("apiVersions", "API versions")]
+    {
+        let all = texts(rule, &[member]);
+        if all.is_empty() && member != "operations" {
+            errors.required(&path.child(member), "");
+        }
+        if all.len() > 1 && all.contains(&"*") {
+            let shown = rule.get(member).cloned().unwrap_or_default();
+            errors.invalid(&path.child(member), shown, format!("if '*' is present, must not specify other {words}"));
+        }
+    }
+    if texts(rule, &["resources"]).is_empty() {
+        errors.required(&path.child("resources"), "");
+    }
+    maybe_one_of(rule, "scope", &["*", "Cluster", "Namespaced"], path, errors);
+}
+
+/// Where a webhook is called.
+fn client(config: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let url = config.and_then(|config| given(config, &["url"]));
+    let service = config.and_then(|config| given(config, &["service"]));
+    match (url, service) {
+        (Some(url), None) => {
+            let text = url.as_str().unwrap_or("");
+            if !text.starts_with("https://") {
+                let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+                errors.invalid(&path.child("url"), text, detail);
+            }
+        }
+        (None, Some(service)) => {
+            let path = path.child("service");
+            for member in ["name", "namespace"] {
+                if service.str_at(&[member]).is_empty() {
+                    errors.required(&path.child(member), format!("service {member} is required"));
+                }
+            }
+            if let Some(port) = service.int_at(&["port"]).filter(|port| !names::port_number(*port).is_empty()) {
+                let detail = format!("port is not valid: {}", names::port_number(port).join(","));
+                errors.invalid(&path.child("port"), port, detail);
+            }
+        }
+        _ => errors.required(path, "exactly one of url or service is required"),
+    }
+}
+
+pub(super) fn webhooks(object: &Value, errors: &mut FieldErrors) {
+    let list = Path::new("webhooks");
+    let mut seen = BTreeSet::new();
+    for (at, hook) in object.list_at(&["webhooks"]).iter().enumerate() {
+        let path = list.index(at);
+        webhook(hook, &path, errors);
+        let name = hook.str_at(&["name"]);
+        if !name.is_empty() && !seen.insert(name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        let versions = texts(hook, &["admissionReviewVersions"]);
+        let place = path.child("admissionReviewVersions");
+        if versions.is_empty() {
+            errors.required(&place, "must specify one of v1, v1beta1");
+        } else if !versions.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
+            let shown = hook.get("admissionReviewVersions").cloned().unwrap_or_default();
+            errors.invalid(&place, shown, "must include at least one of v1, v1beta1");
+        }
+    }
+}
+
+fn webhook(hook: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let name = check::required(hook, "name", path, errors);
+    if !name.is_empty() {
+        errors.invalid_each(&path.child("name"), name, names::fqdn(name, 3));
+    }
+    let list = path.child("rules");
+    for (at, one) in hook.list_at(&["rules"]).iter().enumerate() {
+        rule(one, &list.index(at), errors);
+    }
+    maybe_one_of(hook, "failurePolicy", &["Fail", "Ignore"], path, errors);
+    maybe_one_of(hook, "matchPolicy", &["Equivalent", "Exact"], path, errors);
+    if hook.str_at(&["sideEffects"]).is_empty() {
+        errors.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun");
+    }
+    maybe_one_of(hook, "sideEffects", &["None", "NoneOnDryRun"], path, errors);
+    if let Some(seconds) = hook.int_at(&["timeoutSeconds"]).filter(|s| !(1..=MAX_WEBHOOK_SECONDS).contains(s)) {
+        let detail = "the timeout value must be between 1 and 30 seconds";
+        errors.invalid(&path.child("timeoutSeconds"), seconds, detail);
+    }
+    for member in ["namespaceSelector", "objectSelector"] {
+        label_selector(hook.get(member), &path.child(member), errors);
+    }
+    client(hook.get("clientConfig"), &path.child("clientConfig"), errors);
+    maybe_one_of(hook, "reinvocationPolicy", &["IfNeeded", "Never"], path, errors);
+}
+
+/// Both kinds of admission policies.
+pub(super) fn policy(object: &Value, rules: &str, errors: &mut FieldErrors) {
+    let (path, empty) = (Path::new("spec"), Value::object());
+    let spec = object.get("spec").unwrap_or(&empty);
+    one_of(spec, "failurePolicy", &["Fail", "Ignore"], &path, errors);
+    if let Some(kind) = given(spec, &["paramKind"]) {
+        for member in ["apiVersion", "kind"] {
+            check::required(kind, member, &path.child("paramKind"), errors);
+        }
+    }
+    let place = path.child("matchConstraints");
+    match given(spec, &["matchConstraints"]) {
+        None => errors.required(&place, ""),
+        Some(constraints) => {
+            let list = place.child("resourceRules");
+            if constraints.list_at(&["resourceRules"]).is_empty() {
+                errors.required(&list, "");
+            }
+            for (at, one) in constraints.list_at(&["resourceRules"]).iter().enumerate() {
+                rule(one, &list.index(at), errors);
+            }
+        }
+    }
+    let list = path.child(rules);
+    let entries = spec.list_at(&[rules]);
+    if entries.is_empty() && spec.list_at(&["auditAnnotations"]).is_empty() {
+        let detail = if rules == "validations" {
+            "validations or auditAnnotations must contain at least one item"
+        } else {
+            "mutations must contain at least one item"
+        };
+        errors.required(&list, detail);
+    }
+    if rules == "validations" {
+        for (at, entry) in entries.iter().enumerate() {
+            if entry.str_at(&["expression"]).trim().is_empty() {
+                errors.required(&list.index(at).child("expression"), "expression is not specified");
+            }
+        }
+    }
+}
+
+pub(super) fn policy_binding(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    check::required_name(spec, "policyName", names::dns_subdomain, &path, errors);
+    if object.str_at(&["kind"]) == "ValidatingAdmissionPolicyBinding" {
+        let actions = texts(spec, &["validationActions"]);
+        let list = path.child("validationActions");
+        if actions.is_empty() {
+            errors.required(&list, "at least one validation action is required");
+        }
+        for (at, action) in actions.iter().enumerate().filter(|(_, one)| !matches!(**one, "Audit" | "Deny" | "Warn")) {
+            errors.not_supported(&list.index(at), *action, &["Audit", "Deny", "Warn"]);
+        }
+    }
+}
+
+pub(super) fn definition(object: &Value, errors: &mut FieldErrors) {
+    let (path, empty) = (Path::new("spec"), Value::object());
+    let spec = object.get("spec").unwrap_or(&empty);
+    let (group, plural) = (spec.str_at(&["group"]), spec.str_at(&["names", "plural"]));
+    let (name, wanted) = (object.str_at(&["metadata", "name"]), format!("{plural}.{group}"));
+    if name != wanted {
+        errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
+    }
+    if group.is_empty() {
+        errors.required(&path.child("group"), "");
+    } else {
+        errors.invalid_each(&path.child("group"), group, names::dns_subdomain(group));
+        if !group.contains('.') {
+            errors.invalid(&path.child("group"), group, "should be a domain with at least one dot");
+        }
+    }
+    one_of(spec, "scope", &["Cluster", "Namespaced"], &path, errors);
+    definition_names(spec, &path.child("names"), errors);
+    versions(spec, &path.child("versions"), errors);
+    if spec.str_at(&["conversion", "strategy"]) == "Webhook" {
+        let place = path.child("conversion.webhook");
+        match given(spec, &["conversion", "webhook"]) {
+            None => errors.required(&place.child("clientConfig"), "required when strategy is set to Webhook"),
+            Some(webhook) => {
+                client(webhook.get("clientConfig"), &place.child("clientConfig"), errors);
+                if texts(webhook, &["conversionReviewVersions"]).is_empty() {
+                    errors.required(&place.child("conversionReviewVersions"), "");
+                }
+            }
+        }
+    }
+    if spec.bool_at(&["preserveUnknownFields"]) == Some(true) {
+        let detail = "must be false in order to use defaults in the schema";
+        errors.invalid(&path.child("preserveUnknownFields"), true, detail);
+    }
+}
+
+fn definition_names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let all = spec.get("names").cloned().unwrap_or_else(Value::object);
+    check::required_name(&all, "plural", names::dns1035_label, path, errors);
+    check::maybe_name(&all, "singular", names::dns1035_label, path, errors);
+    for member in ["kind", "listKind"] {
+        let kind = all.str_at(&[member]);
+        if kind.is_empty() {
+            if member == "kind" {
+                errors.required(&path.child(member), "");
+            }
+            continue;
+        }
+        for broken in names::dns1035_label(&kind.to_lowercase()) {
+            let detail = format!("may have mixed case, but should otherwise match: {broken}");
+            errors.invalid(&path.child(member), kind, detail);
+        }
+    }
+    if !all.str_at(&["kind"]).is_empty() && all.str_at(&["kind"]) == all.str_at(&["listKind"]) {
+        let detail = "kind and listKind may not be the same";
+        errors.invalid(&path.child("listKind"), all.str_at(&["listKind"]), detail);
+    }
+    for list in ["shortNames", "categories"] {
+        let place = path.child(list);
+        for (at, name) in texts(&all, &[list]).into_iter().enumerate() {
+            errors.invalid_each(&place.index(at), name, names::dns1035_label(name));
+        }
+    }
+}
+
+fn versions(spec: &Value, list: &Path<'_>, errors: &mut FieldErrors) {
+    let versions = spec.list_at(&["versions"]);
+    if versions.is_empty() {
+        return errors.required(list, "must have at least one version");
+    }
+    let mut seen = BTreeSet::new();
+    for (at, version) in versions.iter().enumerate() {
+        let path = list.index(at);
+        let name = version.str_at(&["name"]);
+        errors.invalid_each(&path.child("name"), name, names::dns1035_label(name));
+        if !seen.insert(name) {
+            errors.invalid(&path.child("name"), name, "must be unique");
+        }
+        let schema = path.child("schema.openAPIV3Schema");
+        match given(version, &["schema", "openAPIV3Schema"]) {
+            None => errors.required(&schema, "schemas are required"),
+            Some(root) => {
+                if root.str_at(&["type"]) != "object" {
+                    let place = schema.child("type");
+                    match root.str_at(&["type"]) {
+                        "" => errors.required(&place, "must not be empty at the root"),
+                        other => errors.invalid(&place, other, "must be object at the root"),
+                    }
+                }
+                structural(root, &schema, 0, errors);
+            }
+        }
+    }
+    let stored = versions.iter().filter(|version| version.bool_at(&["storage"]) == Some(true)).count();
+    if stored != 1 {
+        let shown = spec.get("versions").cloned().unwrap_or_default();
+        errors.invalid(list, shown, "must have exactly one version marked as storage version");
+    }
+}
+
+/// Deeper schemas than this are refused.
+const MAX_SCHEMA_DEPTH: usize = 64;
+
+/// Every field has a type, or says that it keeps what it does not know.
+fn structural(schema: &Value, path: &Path<'_>, depth: usize, errors: &mut FieldErrors) {
+    if depth > MAX_SCHEMA_DEPTH {
+        return errors.invalid(path, Value::Null, format!("must not be deeper than {MAX_SCHEMA_DEPTH} levels"));
+    }
+    let open = schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true)
+        || schema.bool_at(&["x-kubernetes-int-or-string"]) == Some(true);
+    if depth > 0 && schema.str_at(&["type"]).is_empty() && !open {
+        errors.required(&path.child("type"), "must not be empty for specified object fields");
+    }
+    let properties = path.child("properties");
+    for (name, field) in check::entries(schema, &["properties"]) {
+        structural(field, &properties.key(name), depth + 1, errors);
+    }
+    if let Some(items) = given(schema, &["items"]) {
+        structural(items, &path.child("items"), depth + 1, errors);
+    } else if schema.str_at(&["type"]) == "array" {
+        errors.required(&path.child("items"), "must be specified");
+    }
+    let additional = given(schema, &["additionalProperties"]);
+    if let Some(fields @ Value::Object(_)) = additional {
+        structural(fields, &path.child("additionalProperties"), depth + 1, errors);
+    }
+    if additional.is_some_and(|fields| fields.as_bool() != Some(false)) && given(schema, &["properties"]).is_some() {
+        let detail = "additionalProperties and properties are mutual exclusive";
+        errors.forbidden(&path.child("additionalProperties"), detail);
+    }
+}
+
+pub(super) fn definition_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    definition(new, errors);
+    let established = old
+        .list_at(&["status", "conditions"])
+        .iter()
+        .any(|one| one.str_at(&["type"]) == "Established" && one.str_at(&["status"]) == "True");
+    if established {
+        immutable(new, old, &["spec", "scope"], errors);
+        immutable(new, old, &["spec", "names", "kind"], errors);
+    }
+    immutable(new, old, &["spec", "group"], errors);
+    immutable(new, old, &["spec", "names", "plural"], errors);
+}
+
+pub(super) fn api_service(object: &Value, errors: &mut FieldErrors) {
+    let (path, empty) = (Path::new("spec"), Value::object());
+    let spec = object.get("spec").unwrap_or(&empty);
+    let (group, version) = (spec.str_at(&["group"]), spec.str_at(&["version"]));
+    let (name, wanted) = (object.str_at(&["metadata", "name"]), format!("{version}.{group}"));
+    if name != wanted {
+        let detail = format!("must be `spec.version+\".\"+spec.group`: {}", crate::quote(&wanted));
+        errors.invalid(&Path::new("metadata.name"), name, detail);
+    }
+    if group.is_empty() && version != "v1" {
+        let detail = "only v1 may have an empty group and it better be legacy kube";
+        errors.required(&path.child("group"), detail);
+    }
+    if !group.is_empty() {
+        errors.invalid_each(&path.child("group"), group, names::dns_subdomain(group));
+    }
+    errors.invalid_each(&path.child("version"), version, names::dns1035_label(version));
+    for (member, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1_000)] {
+        let number = spec.int_at(&[member]).unwrap_or(0);
+        if !(1..=max).contains(&number) {
+            errors.invalid(&path.child(member), number, format!("must be positive and less than {max}"));
+        }
+    }
+    if let Some(service) = given(spec, &["service"]) {
+        for member in ["namespace", "name"] {
+            check::required(service, member, &path.child("service"), errors);
+        }
+        if spec.bool_at(&["insecureSkipTLSVerify"]) == Some(true) && !spec.str_at(&["caBundle"]).is_empty() {
+            errors.invalid(&path.child("insecureSkipTLSVerify"), true, "may not be true if caBundle is present");
+        }
+    }
+}
+
+pub(super) fn flow_schema(object: &Value, errors: &mut FieldErrors) {
+    const MAX_PRECEDENCE: i64 = 10_000;
+    let path = Path::new("spec");
+    let precedence = object.int_at(&["spec", "matchingPrecedence"]).unwrap_or(0);
+    if precedence <= 0 {
+        errors.invalid(&path.child("matchingPrecedence"), precedence, "must be a positive value");
+    }
+    if precedence > MAX_PRECEDENCE {
+        let detail = format!("must not be greater than {MAX_PRECEDENCE}");
+        errors.invalid(&path.child("matchingPrecedence"), precedence, detail);
+    }
+    if object.str_at(&["spec", "priorityLevelConfiguration", "name"]).is_empty() {
+        let detail = "must reference a priority level";
+        errors.required(&path.child("priorityLevelConfiguration.name"), detail);
+    }
+    if let Some(method) = given(object, &["spec", "distinguisherMethod"]) {
+        one_of(method, "type", &["ByNamespace", "ByUser"], &path.child("distinguisherMethod"), errors);
+    }
+    let list = path.child("rules");
+    for (at, rule) in object.list_at(&["spec", "rules"]).iter().enumerate() {
+        let path = list.index(at);
+        if rule.list_at(&["subjects"]).is_empty() {
+            errors.required(&path.child("subjects"), "subjects must contain at least one value");
+        }
+        if rule.list_at(&["resourceRules"]).is_empty() && rule.list_at(&["nonResourceRules"]).is_empty() {
+            let detail = "at least one of resourceRules and nonResourceRules has to be non-empty";
+            errors.required(&path, detail);
+        }
+    }
+}
+
+pub(super) fn priority_level(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    one_of(spec, "type", &["Exempt", "Limited"], &path, errors);
+    let is_given = |member: &str| given(spec, &[member]).is_some();
+    match spec.str_at(&["type"]) {
+        "Limited" if !is_given("limited") => {
+            errors.required(&path.child("limited"), "must not be empty when type is Limited");
+        }
+        "Exempt" if is_given("limited") => {
+            errors.forbidden(&path.child("limited"), "must be nil if the type is not Limited");
+        }
+        _ => {}
+    }
+    let queuing = ["limited", "limitResponse", "queuing"];
+    if let Some(queuing) = given(spec, &queuing) {
+        let path = path.child("limited.limitResponse.queuing");
+        for member in ["queues", "handSize", "queueLengthLimit"] {
+            let number = queuing.int_at(&[member]).unwrap_or(0);
+            if number <= 0 {
+                errors.invalid(&path.child(member), number, "must be positive");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::tests::{creates, merged, updates};
+    use crate::strategy::KindRef;
+    use serde_json::{Value as Json, json};
+
+    #[test]
+    fn webhooks_and_policies() {
+        let kind = KindRef::builtin("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", false);
+        let hook = json!({"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://x"}});
+        let with = |patch: Json| json!({"webhooks": [merged(&hook, &patch)]});
+        creates(
+            kind,
+            &json!({"metadata": {"name": "w"}}),
+            &[
+                (with(json!({})), &[]),
+                (
+                    with(json!({"name": "a"})),
+                    &[
+                        "webhooks[0].name: Invalid value: \"a\": should be a domain with at least three segments separated by dots",
+                    ],
+                ),
+                (
+                    with(json!({"clientConfig": null, "timeoutSeconds": 31})),
+                    &[
+                        "webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds",
+                        "webhooks[0].clientConfig: Required value: exactly one of url or service is required",
+                    ],
+                ),
+                (
+                    with(
+                        json!({"rules": [{"operations": ["FLY"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]}),
+                    ),
+                    &[
+                        "webhooks[0].rules[0].operations[0]: Unsupported value: \"FLY\": supported values: \"*\", \"CONNECT\", \
+                 \"CREATE\", \"DELETE\", \"UPDATE\"",
+                    ],
+                ),
+            ],
+        );
+        let kind = KindRef::builtin("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", false);
+        creates(
+            kind,
+            &json!({"metadata": {"name": "p"}, "spec": {"failurePolicy": "Fail"}}),
+            &[(
+                json!({}),
+                &[
+                    "spec.matchConstraints: Required value",
+                    "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
+                ],
+            )],
+        );
+    }
+
+    #[test]
+    fn definitions() {
+        let kind = KindRef::builtin("apiextensions.k8s.io", "CustomResourceDefinition", false);
+        let version = json!({"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
+        let base = json!({"metadata": {"name": "things.a.b"}, "spec": {"group": "a.b", "scope": "Namespaced",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+            "versions": [version]}});
+        let versions = |patch: Json| json!({"spec": {"versions": [merged(&version, &patch)]}});
+        creates(
+            kind,
+            &base,
+            &[
+                (json!({}), &[]),
+                (
+                    json!({"metadata": {"name": "x.a.b"}}),
+                    &["metadata.name: Invalid value: \"x.a.b\": must be spec.names.plural+\".\"+spec.group"],
+                ),
+                (
+                    json!({"spec": {"group": "ab"}, "metadata": {"name": "things.ab"}}),
+                    &["spec.group: Invalid value: \"ab\": should be a domain with at least one dot"],
+                ),
+                (
+                    versions(json!({"schema": null})),
+                    &["spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"],
+                ),
+                (
+                    versions(json!({"schema": {"openAPIV3Schema": {"properties": {"spec": {"type": null}}}}})),
+                    &[
+                        "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for \
+                 specified object fields",
+                    ],
+                ),
+            ],
+        );
+        updates(kind, &base, &[(json!({"spec": {"versions": [version]}}), &[])]);
+    }
+
+    #[test]
+    fn aggregation_and_flow_control() {
+        let kind = KindRef::builtin("apiregistration.k8s.io", "APIService", false);
+        let base = json!({"metadata": {"name": "v1.a.b"}, "spec": {"group": "a.b", "version": "v1",
+            "groupPriorityMinimum": 100, "versionPriority": 10}});
+        creates(
+            kind,
+            &base,
+            &[
+                (json!({}), &[]),
+                (
+                    json!({"metadata": {"name": "x"}}),
+                    &["metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.a.b\""],
+                ),
+                (
+                    json!({"spec": {"versionPriority": 0}}),
+                    &["spec.versionPriority: Invalid value: 0: must be positive and less than 1000"],
+                ),
+            ],
+        );
+        let kind = KindRef::builtin("flowcontrol.apiserver.k8s.io", "FlowSchema", false);
+        creates(
+            kind,
+            &json!({"metadata": {"name": "f"}, "spec": {"matchingPrecedence": 1}}),
+            &[(json!({}), &["spec.priorityLevelConfiguration.name: Required value: must reference a priority level"])],
+        );
+    }
+}
