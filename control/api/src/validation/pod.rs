@@ -310,11 +310,13 @@ mod tests {
         }})
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the patch in place")]
     pub(super) fn spec(patch: Json) -> Json {
         json!({"spec": patch})
     }
 
     /// A patch that gives the pod one container with these members.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the patch in place")]
     pub(super) fn with(patch: Json) -> Json {
         spec(json!({"containers": [merged(&container(), &patch)]}))
     }

@@ -49,7 +49,7 @@ fn access_modes(spec: &Value, detail: &str, path: &Path<'_>, errors: &mut FieldE
         errors.not_supported(&path, *mode, &MODES);
     }
     let single = |mode: &&str| *mode == "ReadWriteOncePod";
-    if modes.iter().any(|mode| single(mode)) && modes.iter().any(|mode| !single(mode) && MODES.contains(mode)) {
+    if modes.iter().any(single) && modes.iter().any(|mode| !single(mode) && MODES.contains(mode)) {
         errors.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
     }
 }

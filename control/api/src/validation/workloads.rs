@@ -341,7 +341,7 @@ pub(super) fn daemon_status(object: &Value, errors: &mut FieldErrors) {
 }
 
 pub(super) fn revision(object: &Value, errors: &mut FieldErrors) {
-    check::nonnegative_at(object, "revision", &Path::root(), errors);
+    nonnegative_at(object, "revision", &Path::root(), errors);
 }
 
 pub(super) fn revision_create(object: &Value, errors: &mut FieldErrors) {
@@ -366,6 +366,7 @@ pub(super) mod tests {
         }})
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the patch in place")]
     fn base(extra: Json) -> Json {
         let mut base = json!({"metadata": {"name": "d", "namespace": "n"}, "spec": {
             "replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template()}});
@@ -452,7 +453,7 @@ pub(super) mod tests {
             "podManagementPolicy": "OrderedReady", "updateStrategy": {"type": "RollingUpdate"}, "serviceName": "s",
             "volumeClaimTemplates": [claim],
         }));
-        let mut mounted = base.clone();
+        let mut mounted = base;
         mounted["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
             json!([{"name": "v", "mountPath": "/v"}]);
         creates(

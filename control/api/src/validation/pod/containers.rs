@@ -218,6 +218,7 @@ mod tests {
     use super::super::tests::{POD, base, container, spec, with};
     use serde_json::{Value as Json, json};
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers build the patch in place")]
     fn init(patch: Json) -> Json {
         let own = merged(&container(), &json!({"name": "init"}));
         spec(json!({"initContainers": [merged(&own, &patch)]}))
