@@ -11,6 +11,7 @@ mod network;
 mod nodes;
 mod run;
 mod signing;
+mod storage;
 #[cfg(test)]
 mod testing;
 mod workloads;

@@ -5,7 +5,7 @@ use crate::{
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
     network, nodes,
     signing::CertificateSigner,
-    workloads,
+    storage, workloads,
 };
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -87,6 +87,7 @@ pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
     all.extend(cluster::controllers(config));
     all.extend(network::controllers());
     all.extend(nodes::controllers(config));
+    all.extend(storage::controllers());
     all
 }
 
