@@ -13,16 +13,9 @@ pub struct Cause {
     pub field: String,
 }
 
-/// A refusal with everything a Kubernetes `Status` says about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct AdmissionError {
-    /// HTTP status code.
-    pub code: u16,
-    /// `Forbidden`, `NotFound`, `Invalid`, ...
-    pub reason: &'static str,
-    /// For people, and for clients that match on it.
-    pub message: String,
+/// What a refusal is about, as a `Status` says it in its details.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
     /// API group of the object.
     pub group: String,
     /// The resource in the plural (as upstream's errors of this kind say it), or the kind for `Invalid`.
@@ -33,6 +26,20 @@ pub struct AdmissionError {
     pub causes: Vec<Cause>,
     /// When to try again.
     pub retry_after_seconds: Option<u32>,
+}
+
+/// A refusal with everything a Kubernetes `Status` says about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct AdmissionError {
+    /// HTTP status code.
+    pub code: u16,
+    /// `Forbidden`, `NotFound`, `Invalid`, ...
+    pub reason: &'static str,
+    /// For people, and for clients that match on it.
+    pub message: String,
+    /// What it is about.
+    pub details: Box<Details>,
     /// What is missing usually appears within a second: the server may look again before it answers.
     pub transient: bool,
 }
@@ -41,21 +48,14 @@ impl AdmissionError {
     /// Any refusal, without details.
     #[must_use]
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            causes: Vec::new(),
-            retry_after_seconds: None,
-            transient: false,
-        }
+        Self { code, reason, message: message.into(), details: Box::default(), transient: false }
     }
 
-    fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        (self.group, self.kind, self.name) = (group.to_owned(), kind.to_owned(), name.to_owned());
+    /// The same about an object; `kind` is its resource in the plural, or its kind for `Invalid`.
+    #[must_use]
+    pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
+        let details = &mut *self.details;
+        (details.group, details.kind, details.name) = (group.to_owned(), kind.to_owned(), name.to_owned());
         self
     }
 
@@ -108,14 +108,14 @@ impl AdmissionError {
     /// The same with one more cause.
     #[must_use]
     pub fn with_cause(mut self, kind: &'static str, message: impl Into<String>, field: impl Into<String>) -> Self {
-        self.causes.push(Cause { kind, message: message.into(), field: field.into() });
+        self.details.causes.push(Cause { kind, message: message.into(), field: field.into() });
         self
     }
 
     /// As the `v1` `Status` that the client receives.
     #[must_use]
     pub fn to_status(&self) -> Value {
-        let mut status = Value::object();
+        let (details, mut status) = (&*self.details, Value::object());
         status.set_at(&["kind"], "Status");
         status.set_at(&["apiVersion"], "v1");
         status.set_at(&["metadata"], Value::object());
@@ -123,15 +123,15 @@ impl AdmissionError {
         status.set_at(&["message"], self.message.as_str());
         status.set_at(&["reason"], self.reason);
         status.set_at(&["code"], i64::from(self.code));
-        for (field, text) in [("group", &self.group), ("kind", &self.kind), ("name", &self.name)] {
+        for (field, text) in [("group", &details.group), ("kind", &details.kind), ("name", &details.name)] {
             if !text.is_empty() {
                 status.set_at(&["details", field], text.as_str());
             }
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = details.retry_after_seconds {
             status.set_at(&["details", "retryAfterSeconds"], i64::from(seconds));
         }
-        let causes: Vec<Value> = self.causes.iter().map(cause_value).collect();
+        let causes: Vec<Value> = details.causes.iter().map(cause_value).collect();
         if !causes.is_empty() {
             status.set_at(&["details", "causes"], causes);
         }
@@ -141,7 +141,8 @@ impl AdmissionError {
 
 impl From<AdmissionError> for timonel_api::Status {
     fn from(error: AdmissionError) -> Self {
-        let causes = error.causes.into_iter().map(|cause| timonel_api::StatusCause {
+        let details = *error.details;
+        let causes = details.causes.into_iter().map(|cause| timonel_api::StatusCause {
             reason: cause.kind.into(),
             message: cause.message,
             field: cause.field,
@@ -151,12 +152,12 @@ impl From<AdmissionError> for timonel_api::Status {
             reason: error.reason.into(),
             message: error.message,
             details: Some(Box::new(timonel_api::StatusDetails {
-                group: error.group.into(),
-                kind: error.kind.into(),
-                name: error.name.into(),
+                group: details.group.into(),
+                kind: details.kind.into(),
+                name: details.name.into(),
                 uid: "".into(),
                 causes: causes.collect(),
-                retry_after_seconds: error.retry_after_seconds.unwrap_or(0),
+                retry_after_seconds: details.retry_after_seconds.unwrap_or(0),
             })),
             continue_token: None,
         }

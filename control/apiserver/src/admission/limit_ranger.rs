@@ -55,9 +55,11 @@ impl AdmissionPlugin for LimitRanger {
     }
 }
 
+/// A member of `resources`, the word for it in the note, and the defaults for it.
+type Defaults = (&'static str, &'static str, Vec<(String, Value)>);
+
 fn set_defaults(pod: &mut Value, range: &Value) {
-    let mut defaults: [(&str, &str, Vec<(String, Value)>); 2] =
-        [("requests", "request", Vec::new()), ("limits", "limit", Vec::new())];
+    let mut defaults: [Defaults; 2] = [("requests", "request", Vec::new()), ("limits", "limit", Vec::new())];
     for limit in range.list_at(&["spec", "limits"]).iter().filter(|limit| limit.str_at(&["type"]) == "Container") {
         for (at, source) in ["defaultRequest", "default"].into_iter().enumerate() {
             let members = limit.get(source).and_then(Value::as_object).into_iter().flat_map(|object| object.iter());
@@ -165,6 +167,7 @@ fn ratio(kind: &str, name: &str, bound: &Quantity, requests: &ResourceList, limi
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::admission::testing::{Objects, Write};

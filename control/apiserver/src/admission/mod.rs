@@ -22,7 +22,7 @@ mod storage;
 pub(crate) mod testing;
 
 pub use certificates::CertificateAdmission;
-pub use error::{AdmissionError, Cause};
+pub use error::{AdmissionError, Cause, Details};
 pub use limit_ranger::LimitRanger;
 pub use lookup::Lookup;
 pub use namespace::NamespaceLifecycle;

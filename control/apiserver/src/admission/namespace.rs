@@ -73,6 +73,6 @@ mod tests {
             assert_eq!(refused.map(|error| error.message).unwrap_or_default(), refusal);
         }
         let error = Write::create("", "pods", pod("ending")).run(&NamespaceLifecycle, &objects).unwrap_err();
-        assert_eq!(error.causes[0].kind, "NamespaceTerminating");
+        assert_eq!(error.details.causes[0].kind, "NamespaceTerminating");
     }
 }

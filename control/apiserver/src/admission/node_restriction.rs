@@ -410,6 +410,7 @@ fn names_audience(pod: &Value, audience: &str, lookup: &dyn Lookup) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::{

@@ -239,8 +239,8 @@ fn invalid_labels(name: &str, errors: &[LabelError]) -> AdmissionError {
     let all: Vec<(String, String)> = errors.iter().map(text).collect();
     let lines: Vec<String> = all.iter().map(|(field, why)| format!("{field}: {why}")).collect();
     let list = if let [only] = &lines[..] { only.clone() } else { format!("[{}]", lines.join(", ")) };
-    let mut error = AdmissionError::new(422, "Invalid", format!("Namespace {name:?} is invalid: {list}"));
-    (error.kind, error.name) = ("Namespace".to_owned(), name.to_owned());
+    let message = format!("Namespace {name:?} is invalid: {list}");
+    let error = AdmissionError::new(422, "Invalid", message).about("", "Namespace", name);
     all.into_iter().fold(error, |error, (field, why)| error.with_cause("FieldValueInvalid", why, field))
 }
 

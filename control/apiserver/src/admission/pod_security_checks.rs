@@ -168,7 +168,7 @@ fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
     found(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(all)))
 }
 
-fn added<'a>(container: &'a Value) -> impl Iterator<Item = &'a str> {
+fn added(container: &Value) -> impl Iterator<Item = &str> {
     container.list_at(&["securityContext", "capabilities", "add"]).iter().filter_map(Value::as_str)
 }
 
@@ -550,6 +550,7 @@ fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use serde_json::{Value as Json, json};

@@ -160,6 +160,7 @@ fn paired(quota: &Value, used: &ResourceList) -> PairedWrite {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::admission::testing::{Objects, Outcome, Write};

@@ -275,6 +275,7 @@ impl AdmissionPlugin for PodTopologyLabels {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::admission::testing::{Objects, Write};

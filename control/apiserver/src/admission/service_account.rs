@@ -204,6 +204,7 @@ fn check_secrets(pod: &Value, account: &Value, ephemeral: bool) -> Result<(), St
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::admission::testing::{Objects, Write};

@@ -32,7 +32,7 @@ pub(crate) fn authenticate(token: &str, lookup: &dyn Lookup, now: Timestamp) -> 
     let mut user = User::new(format!("system:bootstrap:{id}"), &[DEFAULT_GROUP]);
     for group in data("auth-extra-groups").unwrap_or_default().split(',').filter(|group| !group.is_empty()) {
         // Any other group would let a token make itself an administrator.
-        if !group.strip_prefix("system:bootstrappers:").is_some_and(|rest| !rest.is_empty()) {
+        if group.strip_prefix("system:bootstrappers:").is_none_or(str::is_empty) {
             return None;
         }
         user = user.with_group(group);
@@ -49,7 +49,7 @@ fn parse(token: &str) -> Option<(&str, &str)> {
 /// An expiry that cannot be read counts as passed.
 fn is_expired(object: &Value, expiration: Option<String>, now: Timestamp) -> bool {
     let present = object.at(&["data", "expiration"]).is_some();
-    present && !expiration.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|at| at > now)
+    present && expiration.and_then(|text| text.parse::<Timestamp>().ok()).is_none_or(|at| at <= now)
 }
 
 /// Compares without telling by its time where the difference is.
@@ -75,7 +75,7 @@ mod tests {
         let base = Some(vec![DEFAULT_GROUP.to_owned()]);
         let token = "abcdef.0123456789abcdef";
         for (change, token, expected) in [
-            (("", ""), token, base.clone()),
+            (("", ""), token, base),
             (("", ""), "abcdef.0123456789abcdeX", None),
             (("", ""), "abcdef.0123456789abcdee", None),
             (("", ""), "abcdeg.0123456789abcdef", None),

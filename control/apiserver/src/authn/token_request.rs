@@ -154,9 +154,11 @@ fn check_seconds(seconds: i64) -> Result<(), AdmissionError> {
 fn invalid(name: &str, field: &str, value: &str, why: &str) -> AdmissionError {
     let cause = format!("Invalid value: {value}: {why}");
     let message = format!("TokenRequest.{GROUP} {name:?} is invalid: {field}: {cause}");
-    let mut error = AdmissionError::new(422, "Invalid", message).with_cause("FieldValueInvalid", cause, field);
-    (error.group, error.kind, error.name) = (GROUP.to_owned(), "TokenRequest".to_owned(), name.to_owned());
-    error
+    AdmissionError::new(422, "Invalid", message).about(GROUP, "TokenRequest", name).with_cause(
+        "FieldValueInvalid",
+        cause,
+        field,
+    )
 }
 
 fn reference(object: &Value) -> Reference {
@@ -216,6 +218,7 @@ fn bound(request: &Value, [namespace, account]: [&str; 2], lookup: &dyn Lookup) 
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "tables of literals read better without references")]
 mod tests {
     use super::*;
     use crate::{

@@ -39,7 +39,7 @@ pub enum BootstrapAction {
 
 /// The default objects: resource and object, roles before bindings.
 #[must_use]
-pub fn defaults() -> Vec<(&'static str, Value)> {
+pub(super) fn defaults() -> Vec<(&'static str, Value)> {
     let mut objects: Vec<(&'static str, Value)> = Vec::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let columns: Vec<&str> = line.split('\t').map(|text| if text == "-" { "" } else { text }).collect();

@@ -199,16 +199,7 @@ pub(crate) fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result
 
 /// Admission's refusal as a client receives it.
 pub(crate) fn admission_status(error: AdmissionError) -> Status {
-    let mut status = Status::bad_request(error.message);
-    status.code = error.code;
-    status.reason = error.reason.into();
-    let details = status.details.get_or_insert_default();
-    (details.group, details.kind, details.name) = (error.group.into(), error.kind.into(), error.name.into());
-    details.retry_after_seconds = error.retry_after_seconds.unwrap_or(0);
-    for cause in error.causes {
-        status = status.with_cause(cause.kind, cause.message, cause.field);
-    }
-    status
+    Status::from(error)
 }
 
 /// Reads a request's body within its bound.

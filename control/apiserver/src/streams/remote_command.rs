@@ -29,7 +29,7 @@ pub const V5_PROTOCOL: &str = "v5.channel.k8s.io";
 /// The same without half-close.
 pub const V4_PROTOCOL: &str = "v4.channel.k8s.io";
 /// What the kubelet's SPDY streams follow.
-pub const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
+pub(super) const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 
 /// A channel, by its number in WebSocket messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Translation {
     }
 
     /// A message of the client as a frame for the node.
-    fn from_client(&self, mut message: Bytes) -> Option<Frame> {
+    fn input(&self, mut message: Bytes) -> Option<Frame> {
         if message.is_empty() {
             return None;
         }
@@ -146,7 +146,7 @@ impl Translation {
     }
 
     /// A frame of the node as a message for the client.
-    fn from_node(&mut self, frame: Frame) -> Step {
+    fn output(&mut self, frame: Frame) -> Step {
         match frame {
             Frame::Ping(id) if id % 2 == 0 => Step::ToNode(Frame::Ping(id)),
             Frame::Data { id, fin, data } => {
@@ -251,7 +251,7 @@ where
                 Message::Close(_) => return Ok(()),
                 _ => continue,
             };
-            let frame = translation.lock().map_err(|_| io::ErrorKind::Other)?.from_client(bytes);
+            let frame = translation.lock().map_err(|_| io::ErrorKind::Other)?.input(bytes);
             if let Some(frame) = frame {
                 // A command that has ended takes no more input; its status is still to come.
                 let _ = write(&to_node, &[frame]).await;
@@ -263,7 +263,7 @@ where
         let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::with_capacity(READ_BYTES));
         loop {
             while let Some(frame) = decoder.decode(&mut buffer).map_err(broken_spdy)? {
-                let step = translation.lock().map_err(|_| io::ErrorKind::Other)?.from_node(frame);
+                let step = translation.lock().map_err(|_| io::ErrorKind::Other)?.output(frame);
                 match step {
                     Step::Nothing => {}
                     Step::ToNode(frame) => write(&to_node, &[frame]).await?,

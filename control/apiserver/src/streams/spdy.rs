@@ -167,7 +167,7 @@ impl Decoder {
     }
 
     fn control(&mut self, kind: u16, fin: bool, mut body: Bytes) -> Result<Option<Frame>, SpdyError> {
-        let mut number = |body: &mut Bytes| {
+        let number = |body: &mut Bytes| {
             if body.len() < 4 { Err(SpdyError::Malformed) } else { Ok(body.get_u32()) }
         };
         let frame = match kind {
@@ -201,7 +201,6 @@ impl Decoder {
                     return Err(SpdyError::TooLarge);
                 }
                 let pair = |body: &mut Bytes| Ok((number(body)? & 0x00ff_ffff, number(body)?));
-                let mut pair = pair;
                 Frame::Settings((0..count).map(|_| pair(&mut body)).collect::<Result<_, _>>()?)
             }
             _ => return Ok(None),
@@ -212,7 +211,7 @@ impl Decoder {
     fn headers(&mut self, block: &[u8]) -> Result<Headers, SpdyError> {
         let plain = self.inflate(block)?;
         let mut rest = &plain[..];
-        let mut text = |rest: &mut &[u8]| -> Result<String, SpdyError> {
+        let text = |rest: &mut &[u8]| -> Result<String, SpdyError> {
             let length = take_u32(rest)? as usize;
             if rest.len() < length {
                 return Err(SpdyError::Malformed);
