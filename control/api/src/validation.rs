@@ -107,7 +107,66 @@ pub fn validate_binding(binding: &Value) -> FieldErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{FieldValidation, Gvk, Limits, Scheme, coerce, default_object, strategy};
+    use jiff::Timestamp;
     use serde_json::json;
+
+    /// What people write passes once it is decoded, defaulted and prepared, and again when nothing changes.
+    #[test]
+    fn ordinary_manifests_pass_the_whole_way() {
+        let scheme = Scheme::kubernetes();
+        let pods = json!({"metadata": {"labels": {"app": "a"}}, "spec": {
+            "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}],
+                "readinessProbe": {"httpGet": {"port": 80}}, "resources": {"requests": {"cpu": 0.1, "memory": "64Mi"}},
+                "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "configMap": {"name": "m"}}], "serviceAccountName": "default"}});
+        let mut once = pods.clone();
+        once["spec"]["restartPolicy"] = json!("Never");
+        let selector = json!({"matchLabels": {"app": "a"}});
+        let rules = json!([{"host": "a.b", "http": {"paths": [{"path": "/", "pathType": "Prefix",
+            "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]);
+        let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        let manifests = [
+            ("v1", "Pod", json!({"spec": pods["spec"]})),
+            ("apps/v1", "Deployment", json!({"spec": {"selector": selector, "template": pods}})),
+            ("apps/v1", "DaemonSet", json!({"spec": {"selector": selector, "template": pods}})),
+            (
+                "apps/v1",
+                "StatefulSet",
+                json!({"spec": {"selector": selector, "template": pods, "serviceName": "s",
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}]}}),
+            ),
+            ("batch/v1", "Job", json!({"spec": {"template": once}})),
+            (
+                "batch/v1",
+                "CronJob",
+                json!({"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": once}}}}),
+            ),
+            ("v1", "PersistentVolumeClaim", json!({"spec": claim})),
+            ("networking.k8s.io/v1", "Ingress", json!({"spec": {"rules": rules}})),
+            ("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": {"podSelector": {}}})),
+            ("policy/v1", "PodDisruptionBudget", json!({"spec": {"minAvailable": 1, "selector": selector}})),
+            ("storage.k8s.io/v1", "StorageClass", json!({"provisioner": "a.b"})),
+        ];
+        for (version, kind, body) in manifests {
+            let resource = scheme.resource_of_kind(&Gvk::of(version, kind)).expect("a built-in kind");
+            let rules = KindRef::builtin(&resource.group, &resource.kind, resource.namespaced);
+            let decoded = coerce(scheme.schema(), resource.body, body.into(), &Limits::default()).expect("decodes");
+            let (mut object, _) = decoded.checked(FieldValidation::Strict).expect("has only known fields");
+            default_object(&scheme, resource, &mut object);
+            object.set_at(&["metadata", "name"], "x");
+            object.set_at(&["metadata", "namespace"], "n");
+            strategy::fill_system_fields(&mut object, "u", Timestamp::UNIX_EPOCH);
+            strategy::prepare_create(rules, &mut object, Timestamp::UNIX_EPOCH);
+            assert_eq!(validate_create(rules, &object), FieldErrors::new(), "{kind}");
+            object.set_at(&["metadata", "resourceVersion"], "1");
+            let mut again = object.clone();
+            strategy::prepare_update(rules, &mut again, &object);
+            assert_eq!(validate_update(rules, &again, &object), FieldErrors::new(), "{kind}");
+            assert_eq!(again, object, "{kind}: an update that changes nothing changes nothing");
+        }
+    }
 
     #[test]
     fn subresources_have_rules_of_their_own() {

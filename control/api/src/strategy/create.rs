@@ -64,6 +64,9 @@ pub(super) fn has_generation(kind: &KindRef<'_>) -> bool {
 /// Resets, adds and generates what the server decides for a new object. The metadata's UID and creation time are
 /// set before ([`fill_system_fields`]).
 pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
+    if !kind.namespaced {
+        object.remove_at(&["metadata", "namespace"]);
+    }
     let keeps_status = (kind.custom && !kind.status) || kind.is("", "Node");
     if !keeps_status && let Some(members) = object.as_object_mut() {
         members.remove("status");
@@ -180,6 +183,11 @@ mod tests {
                 KindRef::builtin("", "PersistentVolume", false),
                 json!({}),
                 json!({"status": {"phase": "Pending", "lastPhaseTransitionTime": "1970-01-01T00:00:00Z"}}),
+            ),
+            (
+                KindRef::builtin("storage.k8s.io", "StorageClass", false),
+                json!({"metadata": {"name": "a", "namespace": "ignored"}}),
+                json!({"metadata": {"name": "a"}}),
             ),
             (
                 KindRef::custom("a.b", "Pod", true, false),

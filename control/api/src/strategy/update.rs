@@ -123,6 +123,9 @@ fn members_differ(new: &Value, old: &Value, except: &[&str]) -> bool {
 
 /// Keeps status and system fields, and counts the generation up when the wishes changed.
 pub fn prepare_update(kind: KindRef<'_>, new: &mut Value, old: &Value) {
+    if !kind.namespaced {
+        new.remove_at(&["metadata", "namespace"]);
+    }
     keep_system_fields(new, old);
     if kind.status {
         keep(new, old, &["status"]);
