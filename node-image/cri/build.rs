@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 5] =
-    ["cri.proto", "csi.proto", "deviceplugin.proto", "pluginregistration.proto", "events.proto"];
+const PROTOS: [&str; 6] =
+    ["cri.proto", "csi.proto", "deviceplugin.proto", "pluginregistration.proto", "events.proto", "health.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -36,3 +36,9 @@ pub mod pluginregistration {
 pub mod events {
     tonic::include_proto!("containerd.services.events.v1");
 }
+
+/// gRPC health checking.
+#[allow(missing_debug_implementations, unused_qualifications, clippy::all, clippy::large_futures, reason = "generated")]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
