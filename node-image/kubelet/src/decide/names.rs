@@ -14,8 +14,6 @@ pub(crate) const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMe
 pub(crate) const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub(crate) const TERMINATION_HOST_PATH: &str = "timonel.io/termination-message-host-path";
 pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
-/// Set by the source of a static pod.
-pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// On the API's copy of a static pod: the hash of the file's pod.
 pub(crate) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 

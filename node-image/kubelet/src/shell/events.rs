@@ -53,16 +53,6 @@ impl Events {
         self.note(reference(pod, Some(path)), warning, reason, message.into());
     }
 
-    pub(crate) fn node(&self, name: &str, warning: bool, reason: &'static str, message: impl Into<String>) {
-        let about = ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(name.to_owned()),
-            uid: Some(name.to_owned()),
-            ..ObjectReference::default()
-        };
-        self.note(about, warning, reason, message.into());
-    }
-
     fn note(&self, about: ObjectReference, warning: bool, reason: &'static str, message: String) {
         let kind = if warning { "Warning" } else { "Normal" };
         if self.0.try_send(Note { about, kind, reason, message }).is_err() {

@@ -104,10 +104,6 @@ impl Shared {
         }
     }
 
-    pub(crate) fn wake_all(&self) {
-        self.pods.lock().values().for_each(|entry| entry.signals.wake.notify_one());
-    }
-
     pub(crate) fn seccomp_folder(&self) -> String {
         self.config.root_dir.join("seccomp").to_string_lossy().into_owned()
     }

@@ -1,6 +1,6 @@
 //! Mounts: bind, tmpfs, and undoing everything below a folder.
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_remount, unmount};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,6 @@ pub(crate) fn tmpfs(target: &Path, bytes: Option<i64>) -> io::Result<()> {
     let options = bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("size={bytes}")).unwrap_or_default();
     let options = std::ffi::CString::new(options)?;
     mount("tmpfs", target, "tmpfs", MountFlags::empty(), options.as_c_str())?;
-    Ok(())
-}
-
-/// Makes mounts below `target` visible in containers that ask for propagation.
-pub(crate) fn share(target: &Path) -> io::Result<()> {
-    mount_change(target, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
     Ok(())
 }
 

@@ -42,7 +42,16 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 }
 
 async fn follow(shared: &Arc<Shared>, flowing: &std::sync::atomic::AtomicBool) -> Result<(), FollowError> {
-    let mut stream = shared.runtime.subscribe().await?;
+    // A runtime without this service refuses at once; silence means that there is nothing to tell.
+    let subscribed = shared.runtime.subscribe();
+    tokio::pin!(subscribed);
+    let mut stream = match tokio::time::timeout(BLIND, &mut subscribed).await {
+        Ok(answer) => answer?,
+        Err(_) => {
+            flowing.store(true, std::sync::atomic::Ordering::Release);
+            subscribed.await?
+        }
+    };
     flowing.store(true, std::sync::atomic::Ordering::Release);
     while let Some(envelope) = stream.message().await.map_err(|status| FollowError::Stream(status.message().to_owned()))? {
         let Some(event) = envelope.event else { continue };

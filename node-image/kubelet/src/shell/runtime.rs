@@ -245,7 +245,14 @@ impl Runtime {
     pub(crate) async fn subscribe(&self) -> Result<tonic::Streaming<timonel_cri::events::Envelope>> {
         let filters = ["exit", "oom", "start"].map(|kind| format!("topic==\"/tasks/{kind}\",namespace==\"k8s.io\""));
         let request = timonel_cri::events::SubscribeRequest { filters: filters.into() };
-        call!(self.events.subscribe(request)).await
+        // The answer begins with the first event, which may be hours away.
+        let answer = self.events.clone().subscribe(request).await;
+        let refused = |status: tonic::Status| RuntimeError::Call {
+            call: "Subscribe",
+            code: status.code(),
+            message: status.message().to_owned(),
+        };
+        Ok(answer.map_err(refused)?.into_inner())
     }
 
     /// Everything the runtime has of one pod.

@@ -1,7 +1,7 @@
 //! A pod's volumes on disk: made before its containers, refreshed while it runs, taken away after it.
 //! `ROOT/pods/UID/volumes/PLUGIN/NAME`, as drivers and tools expect.
 
-use super::csi::{Drivers, PluginError, Publish};
+use super::csi::{Drivers, PluginError};
 use super::objects::Objects;
 use super::{atomic, mounts};
 use crate::decide::env::{EnvError, Facts};

@@ -109,11 +109,6 @@ impl FakeApi {
         self.0.lock().objects.get(&(resource.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    pub(crate) fn list(&self, resource: &str) -> Vec<Value> {
-        let state = self.0.lock();
-        state.objects.iter().filter(|((known, ..), _)| known == resource).map(|(_, object)| object.clone()).collect()
-    }
-
     /// Marks a pod as `kubectl delete` does.
     pub(crate) fn delete_pod(&self, namespace: &str, name: &str, grace_seconds: i64) {
         let mut pod = self.get("pods", namespace, name).expect("pod");
@@ -125,9 +120,10 @@ impl FakeApi {
     /// Waits until `check` holds of an object, or is told that it is gone.
     pub(crate) async fn wait<T>(&self, resource: &str, name: &str, check: impl Fn(Option<&Value>) -> Option<T>) -> T {
         let mut changes = self.0.lock().changes.subscribe();
+        let namespace = if resource == "nodes" { "" } else { "default" };
         let work = async {
             loop {
-                let found = self.get(resource, "default", name);
+                let found = self.get(resource, namespace, name);
                 if let Some(done) = check(found.as_ref()) {
                     return done;
                 }
@@ -137,7 +133,7 @@ impl FakeApi {
         let limit = std::time::Duration::from_secs(60);
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done,
-            Err(_) => panic!("{resource}/{name} after {limit:?}: {:#}", self.get(resource, "default", name).unwrap_or_default()),
+            Err(_) => panic!("{resource}/{name} after {limit:?}: {:#}", self.get(resource, namespace, name).unwrap_or_default()),
         }
     }
 

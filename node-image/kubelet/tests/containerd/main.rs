@@ -119,6 +119,8 @@ async fn inner_pods() {
         println!("skipped: not in namespaces of its own");
         return;
     };
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
     let api = FakeApi::new();
     prepare(&api);
     let (kubelet, tasks) = agent(&world, &api);
@@ -220,7 +222,7 @@ async fn features(kubelet: &Kubelet, api: &FakeApi) {
     api.put("pods", pod("full", &spec));
     let ready = api.wait("pods", "full", |pod| pod.filter(|pod| condition(pod, "Ready")).cloned()).await;
     let ip = ready["status"]["podIP"].as_str().expect("address").to_owned();
-    assert_eq!(ready["status"]["qosClass"], "Guaranteed");
+    assert_eq!(ready["status"]["qosClass"], "Burstable");
     let log = ask(kubelet, "GET", "/containerLogs/default/full/main").await;
     for part in ["redsecreta-tokenfullfrom-init", &format!("red {ip} 10.96.0.1"), "\n1000\n", "1.2.3.4\talias"] {
         assert!(log.contains(part), "{part:?} in {log}");
