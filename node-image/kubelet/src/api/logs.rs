@@ -35,14 +35,20 @@ pub(crate) async fn serve(
     let run = match run {
         Some(run) => run.clone(),
         None if !known => {
-            return Err(failure(StatusCode::BAD_REQUEST, format!("container {container:?} in pod {pod:?} is not available")));
+            return Err(failure(
+                StatusCode::BAD_REQUEST,
+                format!("container {container:?} in pod {pod:?} is not available"),
+            ));
         }
         None if options.previous => {
             let text = format!("previous terminated container {container:?} in pod {pod:?} not found");
             return Err(failure(StatusCode::BAD_REQUEST, text));
         }
         None => {
-            let text = format!("container {container:?} in pod {pod:?} is waiting to start: {}", waiting(shared, &uid, container));
+            let text = format!(
+                "container {container:?} in pod {pod:?} is waiting to start: {}",
+                waiting(shared, &uid, container)
+            );
             return Err(failure(StatusCode::BAD_REQUEST, text));
         }
     };
@@ -55,12 +61,16 @@ pub(crate) async fn serve(
             let pods = this.pods.lock();
             let observed = pods.get(&uid).map(|entry| entry.observed.lock().clone());
             drop(pods);
-            let same = observed.as_ref().and_then(|observed| observed.latest(&alive_name)).map(|now| (now.id == run.id, now.state));
+            let same = observed
+                .as_ref()
+                .and_then(|observed| observed.latest(&alive_name))
+                .map(|now| (now.id == run.id, now.state));
             follow_this_run && same.is_some_and(|(same, state)| same && state == RunState::Running)
         };
         read(&path, options, alive, sender).await
     });
-    let stream = futures::stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|chunk| (chunk, receiver)));
+    let stream =
+        futures::stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|chunk| (chunk, receiver)));
     let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data)));
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));

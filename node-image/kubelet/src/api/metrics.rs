@@ -54,7 +54,12 @@ fn seconds(nanoseconds: u64) -> f64 {
 pub(crate) async fn resource(shared: &Shared) -> String {
     let list = usages(shared).await;
     let mut out = String::new();
-    family(&mut out, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    family(
+        &mut out,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
     for one in &list {
         let _ = writeln!(out, "container_cpu_usage_seconds_total{} {}", labels(one), seconds(one.cpu_nanoseconds));
     }
@@ -62,7 +67,12 @@ pub(crate) async fn resource(shared: &Shared) -> String {
     for one in &list {
         let _ = writeln!(out, "container_memory_working_set_bytes{} {}", labels(one), one.memory_bytes);
     }
-    family(&mut out, "node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds");
+    family(
+        &mut out,
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the node in core-seconds",
+    );
     let _ = writeln!(out, "node_cpu_usage_seconds_total {}", seconds(shared.cgroups.cpu_nanoseconds("/").unwrap_or(0)));
     family(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
     let free = crate::shell::machine::free(&shared.config.root_dir);

@@ -104,7 +104,9 @@ impl KubeletApi {
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] if streaming => {
                 streams::port_forward(&self.shared, namespace, pod, &query, request).await
             }
-            ["run", namespace, pod, container] | ["run", namespace, pod, _, container] if request.method() == Method::POST => {
+            ["run", namespace, pod, container] | ["run", namespace, pod, _, container]
+                if request.method() == Method::POST =>
+            {
                 streams::run(&self.shared, (namespace, pod, container), &query).await
             }
             _ => Err(failure(StatusCode::NOT_FOUND, "404 page not found")),

@@ -24,7 +24,9 @@ const RUN_LIMIT: Duration = Duration::from_mins(5);
 pub(crate) fn find(shared: &Shared, namespace: &str, name: &str) -> Result<String, Failure> {
     let pods = shared.pods.lock();
     let mut found: Vec<Arc<Pod>> = pods.values().map(|entry| entry.pod.borrow().clone()).collect();
-    found.retain(|pod| pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name));
+    found.retain(|pod| {
+        pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
+    });
     // A pod that is being deleted may still be there beside the one that took its name.
     found.sort_by_key(|pod| pod.metadata.deletion_timestamp.is_some());
     let uid = found.first().and_then(|pod| pod.metadata.uid.clone());

@@ -38,7 +38,10 @@ fn placement(pod: &Pod, node: &Node) -> Result<(), Refusal> {
     if selected && required.is_none_or(|selector| matches(selector, node)) {
         return Ok(());
     }
-    refuse("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+    refuse(
+        "NodeAffinity",
+        "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+    )
 }
 
 fn toleration(pod: &Pod, node: &Node) -> Result<(), Refusal> {
@@ -109,7 +112,10 @@ fn ports(pod: &Pod, others: &[&Pod]) -> Result<(), Refusal> {
         })
     });
     if clash {
-        return refuse("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports");
+        return refuse(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        );
     }
     Ok(())
 }

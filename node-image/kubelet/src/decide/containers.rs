@@ -36,7 +36,10 @@ pub(crate) fn config(pod: &Pod, container: &Container, attempt: u32, prepared: &
     let annotations = [
         (CONTAINER_HASH, container_hash(container)),
         (RESTART_COUNT, attempt.to_string()),
-        (TERMINATION_PATH, container.termination_message_path.clone().unwrap_or_else(|| DEFAULT_TERMINATION_PATH.into())),
+        (
+            TERMINATION_PATH,
+            container.termination_message_path.clone().unwrap_or_else(|| DEFAULT_TERMINATION_PATH.into()),
+        ),
         (TERMINATION_POLICY, container.termination_message_policy.clone().unwrap_or_else(|| "File".into())),
         (TERMINATION_HOST_PATH, prepared.termination_host_path.clone()),
         (GRACE_PERIOD, super::plan::grace(pod).to_string()),
@@ -93,7 +96,8 @@ pub(crate) fn cgroup_values(container: &Container) -> LinuxContainerResources {
 /// Whether to pull: the container's policy, or by the tag.
 pub(crate) fn pull_policy(container: &Container) -> &str {
     let image = container.image.as_deref().unwrap_or_default();
-    let default = if tag(image).is_none_or(|tag| tag == "latest") && !image.contains('@') { "Always" } else { "IfNotPresent" };
+    let default =
+        if tag(image).is_none_or(|tag| tag == "latest") && !image.contains('@') { "Always" } else { "IfNotPresent" };
     container.image_pull_policy.as_deref().unwrap_or(default)
 }
 

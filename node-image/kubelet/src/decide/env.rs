@@ -73,7 +73,11 @@ pub(crate) fn environment(
         let prefix = source.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &source.config_map_ref {
             match sources.config_maps.get(&reference.name) {
-                Some(map) => map.data.iter().flatten().for_each(|(key, value)| vars.set(&format!("{prefix}{key}"), value.clone())),
+                Some(map) => map
+                    .data
+                    .iter()
+                    .flatten()
+                    .for_each(|(key, value)| vars.set(&format!("{prefix}{key}"), value.clone())),
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::NoObject { kind: "configmap", name: reference.name.clone() }),
             }
@@ -81,7 +85,11 @@ pub(crate) fn environment(
         if let Some(reference) = &source.secret_ref {
             match sources.secrets.get(&reference.name) {
                 Some(secret) => {
-                    secret.data.iter().flatten().for_each(|(key, value)| vars.set(&format!("{prefix}{key}"), text(value)));
+                    secret
+                        .data
+                        .iter()
+                        .flatten()
+                        .for_each(|(key, value)| vars.set(&format!("{prefix}{key}"), text(value)));
                 }
                 None if reference.optional == Some(true) => {}
                 None => return Err(EnvError::NoObject { kind: "secret", name: reference.name.clone() }),
@@ -106,7 +114,8 @@ pub(crate) fn environment(
             vars.set(&name, value);
         }
     }
-    let all = |list: &Option<Vec<String>>| list.iter().flatten().map(|one| expand(one, |name| vars.get(name))).collect();
+    let all =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|one| expand(one, |name| vars.get(name))).collect();
     let (command, args) = (all(&container.command), all(&container.args));
     Ok(Environment { vars: vars.0, command, args })
 }
@@ -192,7 +201,8 @@ pub(crate) fn downward_field(pod: &Pod, path: &str, facts: &Facts) -> Result<Str
         return Ok(map.and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
     let lines = |map: &Option<BTreeMap<String, String>>| {
-        let lines: Vec<String> = map.iter().flatten().map(|(key, value)| format!("{key}={}", go_quote(value))).collect();
+        let lines: Vec<String> =
+            map.iter().flatten().map(|(key, value)| format!("{key}={}", go_quote(value))).collect();
         lines.join("\n")
     };
     Ok(match path {
@@ -239,16 +249,18 @@ pub(crate) fn downward_resource(
     facts: &Facts,
 ) -> Result<String, EnvError> {
     let named = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => {
-            super::model::container_named(pod, name).map(|(_, found)| found).ok_or_else(|| EnvError::NoContainer(name.into()))?
-        }
+        Some(name) => super::model::container_named(pod, name)
+            .map(|(_, found)| found)
+            .ok_or_else(|| EnvError::NoContainer(name.into()))?,
         None => container.clone(),
     };
     let (list, name) =
         selector.resource.split_once('.').ok_or_else(|| EnvError::Resource(selector.resource.clone()))?;
     let known = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     let value = match list {
-        "limits" if known => limit(&named, name).filter(|value| *value > 0).or_else(|| facts.allocatable.get(name).copied()),
+        "limits" if known => {
+            limit(&named, name).filter(|value| *value > 0).or_else(|| facts.allocatable.get(name).copied())
+        }
         "requests" if known => request(&named, name),
         _ => return Err(EnvError::Resource(selector.resource.clone())),
     };
@@ -391,8 +403,15 @@ mod tests {
         }))
         .expect("environment");
         let expected = [
-            ("FROM_k", "v"), ("FROM_k-2", "w"), ("s", "secret"), ("A", "1"), ("B", "1-secret-$(LATER)"),
-            ("LATER", "x"), ("K", "v"), ("IPS", "10.1.0.1,fd00::1"), ("L", "x\"y"),
+            ("FROM_k", "v"),
+            ("FROM_k-2", "w"),
+            ("s", "secret"),
+            ("A", "1"),
+            ("B", "1-secret-$(LATER)"),
+            ("LATER", "x"),
+            ("K", "v"),
+            ("IPS", "10.1.0.1,fd00::1"),
+            ("L", "x\"y"),
         ];
         assert_eq!(got.vars, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(got.command, ["run", "v", "$(NONE)"]);

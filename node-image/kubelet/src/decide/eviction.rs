@@ -68,7 +68,8 @@ pub(crate) fn victim<'a>(pods: &[(&'a Pod, u64)], pressure: Pressure) -> Option<
         (usage > asked, std::cmp::Reverse(priority), usage.saturating_sub(asked))
     };
     let candidates = pods.iter().filter(|(pod, _)| !critical(pod));
-    let candidates = candidates.filter(|(pod, _)| pressure != Pressure::Memory || qos(pod) != Qos::Guaranteed || pods.len() == 1);
+    let candidates =
+        candidates.filter(|(pod, _)| pressure != Pressure::Memory || qos(pod) != Qos::Guaranteed || pods.len() == 1);
     candidates.max_by_key(|(pod, usage)| (rank(pod, *usage), pod.metadata.uid.clone())).map(|(pod, _)| *pod)
 }
 

@@ -168,7 +168,8 @@ fn pick(
     optional: bool,
 ) -> Result<Payload, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let all = data.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: mode(None, default) }));
+        let all =
+            data.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: mode(None, default) }));
         return Ok(all.collect());
     };
     let mut out = Payload::new();
@@ -280,10 +281,24 @@ mod tests {
             (json!({}), "10.96.0.10", "ns.svc.cluster.local", "ndots:5"),
             (json!({"dnsPolicy": "Default"}), "8.8.8.8", "corp", "ndots:1,rotate"),
             (json!({"hostNetwork": true}), "8.8.8.8", "corp", "ndots:1,rotate"),
-            (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), "10.96.0.10", "ns.svc.cluster.local", "ndots:5"),
-            (json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "edns0"}]}}),
-                "1.1.1.1", "x", "edns0"),
-            (json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}), "10.96.0.10", "ns.svc.cluster.local", "ndots:2"),
+            (
+                json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                "10.96.0.10",
+                "ns.svc.cluster.local",
+                "ndots:5",
+            ),
+            (
+                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "edns0"}]}}),
+                "1.1.1.1",
+                "x",
+                "edns0",
+            ),
+            (
+                json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}),
+                "10.96.0.10",
+                "ns.svc.cluster.local",
+                "ndots:2",
+            ),
         ] {
             let got = resolver(&pod(&spec), &cluster, "cluster.local", &host);
             assert_eq!(got.servers.join(","), servers, "{spec}");

@@ -44,9 +44,8 @@ pub(crate) fn images_to_remove(
         return Vec::new();
     }
     let mut to_free = used_bytes.saturating_sub(total_bytes / 100 * thresholds.low_percent);
-    let idle = |image: &&StoredImage| {
-        !image.used && !image.pinned && now.duration_since(image.first_seen) >= LEAST_IMAGE_AGE
-    };
+    let idle =
+        |image: &&StoredImage| !image.used && !image.pinned && now.duration_since(image.first_seen) >= LEAST_IMAGE_AGE;
     let mut idle: Vec<&StoredImage> = images.iter().filter(idle).collect();
     idle.sort_by_key(|image| (image.last_used, image.first_seen, image.id.clone()));
     let mut out = Vec::new();
@@ -108,7 +107,9 @@ mod tests {
             image("new", 50, false, 10, 10),
         ];
         let limits = ImageThresholds::default();
-        for (used, expected) in [(84, vec![]), (85, vec!["older"]), (90, vec!["older", "old"]), (100, vec!["older", "old"])] {
+        for (used, expected) in
+            [(84, vec![]), (85, vec!["older"]), (90, vec!["older", "old"]), (100, vec!["older", "old"])]
+        {
             assert_eq!(images_to_remove(&images, used, 100, &limits, now), expected, "{used}");
         }
         assert!(images_to_remove(&images, 0, 0, &limits, now).is_empty());
@@ -117,7 +118,11 @@ mod tests {
     #[test]
     fn one_previous_run_stays() {
         let dead = |id: &str, attempt, pod_known| DeadContainer {
-            id: id.into(), pod_uid: if pod_known { "p" } else { "gone" }.into(), name: "c".into(), attempt, pod_known,
+            id: id.into(),
+            pod_uid: if pod_known { "p" } else { "gone" }.into(),
+            name: "c".into(),
+            attempt,
+            pod_known,
         };
         let all = [dead("a0", 0, true), dead("a2", 2, true), dead("a1", 1, true), dead("x", 0, false)];
         assert_eq!(containers_to_remove(&all), ["x", "a0"]);

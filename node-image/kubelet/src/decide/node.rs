@@ -92,7 +92,8 @@ pub(crate) fn node_status(view: &NodeView, before: Option<&NodeStatus>, now: Tim
     let mut images = view.images.clone();
     images.sort_by_key(|image| (std::cmp::Reverse(image.size_bytes), image.names.clone()));
     images.truncate(MOST_IMAGES);
-    let addresses = view.addresses.iter().map(|(kind, address)| NodeAddress { type_: kind.clone(), address: address.clone() });
+    let addresses =
+        view.addresses.iter().map(|(kind, address)| NodeAddress { type_: kind.clone(), address: address.clone() });
     let endpoint = DaemonEndpoint { port: view.port };
     NodeStatus {
         capacity: Some(all),
@@ -186,8 +187,11 @@ pub(crate) fn base_labels(name: &str, architecture: &str) -> BTreeMap<String, St
 /// Brings labels of an existing node up to date; nothing to do gives `None`.
 pub(crate) fn missing_labels(node: &Node, wanted: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     let have = node.metadata.labels.clone().unwrap_or_default();
-    let missing: BTreeMap<String, String> =
-        wanted.iter().filter(|(key, value)| have.get(*key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let missing: BTreeMap<String, String> = wanted
+        .iter()
+        .filter(|(key, value)| have.get(*key) != Some(value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     (!missing.is_empty()).then_some(missing)
 }
 
@@ -266,7 +270,9 @@ mod tests {
 
     #[test]
     fn labels_are_completed_only() {
-        let node: Node = serde_json::from_value(json!({"metadata": {"labels": {"a": "1", "kubernetes.io/os": "linux"}}})).expect("node");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"labels": {"a": "1", "kubernetes.io/os": "linux"}}}))
+                .expect("node");
         let missing = missing_labels(&node, &base_labels("n", "amd64")).expect("some");
         assert!(!missing.contains_key("kubernetes.io/os") && missing.contains_key("kubernetes.io/hostname"));
         let mut full = node;

@@ -10,16 +10,33 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Make the pod's directories, cgroup and volumes, then a sandbox.
-    CreateSandbox { attempt: u32 },
-    StopSandbox { id: String },
+    CreateSandbox {
+        attempt: u32,
+    },
+    StopSandbox {
+        id: String,
+    },
     /// Pull if needed, create and start.
-    Start { name: String, attempt: u32 },
+    Start {
+        name: String,
+        attempt: u32,
+    },
     /// Ask the process to end, with a limit.
-    Kill { id: String, name: String, grace_seconds: i64, reason: KillReason },
+    Kill {
+        id: String,
+        name: String,
+        grace_seconds: i64,
+        reason: KillReason,
+    },
     /// Remove what never ran.
-    Remove { id: String },
+    Remove {
+        id: String,
+    },
     /// Give a running container other limits.
-    Resize { id: String, name: String },
+    Resize {
+        id: String,
+        name: String,
+    },
     /// From here on the pod is ending.
     Terminate(Termination),
     /// Volumes, cgroup and, of a deleted pod, containers and directories go away.
@@ -110,7 +127,8 @@ fn deadline(pod: &Pod, memory: &Memory, now: Timestamp, plan: &mut Plan) -> Opti
         plan.wake(at);
         return None;
     }
-    let failed = ("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".into());
+    let failed =
+        ("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".into());
     Some(Termination { since: now, grace_seconds: grace(pod), deleted: false, failed: Some(failed) })
 }
 

@@ -33,7 +33,8 @@ fn observed(pod: &Pod, words: &str) -> Observed {
         let (name, sandbox) = name.split_once('@').unwrap_or((name, "sb"));
         let (name, attempt) = name.split_once('#').unwrap_or((name, "0"));
         let exit = state.parse().ok();
-        let hash = crate::decide::model::container_named(pod, name).map(|(_, one)| container_hash(&one)).unwrap_or_default();
+        let hash =
+            crate::decide::model::container_named(pod, name).map(|(_, one)| container_hash(&one)).unwrap_or_default();
         out.containers.push(ObservedContainer {
             id: format!("{name}{attempt}"),
             name: name.into(),
@@ -158,7 +159,11 @@ fn a_containers_own_policy_wins() {
         "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}]});
     check(&rules, "sb a=42", "start:a#1");
     check(&rules, "sb a=1", "stop:sb");
-    check(&json!({"restartPolicy": "Never", "containers": [{"name": "a", "restartPolicy": "OnFailure"}]}), "sb a=1", "start:a#1");
+    check(
+        &json!({"restartPolicy": "Never", "containers": [{"name": "a", "restartPolicy": "OnFailure"}]}),
+        "sb a=1",
+        "start:a#1",
+    );
 }
 
 #[test]

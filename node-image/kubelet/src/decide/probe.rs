@@ -60,7 +60,11 @@ pub(crate) fn timing(probe: &Probe) -> (u64, u64, u64) {
     let at_least = |value: Option<i32>, default: i32, least: i32| {
         u64::try_from(value.filter(|value| *value > 0).unwrap_or(default).max(least)).unwrap_or(1)
     };
-    (at_least(probe.initial_delay_seconds, 0, 0), at_least(probe.period_seconds, 10, 1), at_least(probe.timeout_seconds, 1, 1))
+    (
+        at_least(probe.initial_delay_seconds, 0, 0),
+        at_least(probe.period_seconds, 10, 1),
+        at_least(probe.timeout_seconds, 1, 1),
+    )
 }
 
 #[cfg(test)]
@@ -76,7 +80,8 @@ mod tests {
             (2, 1, "+-++", ".-.+"),
             (1, 1, "++--", "+.-."),
         ] {
-            let probe = Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
+            let probe =
+                Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
             let mut counter = Counter::new(&probe);
             let got: String = results
                 .chars()

@@ -3,9 +3,8 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
-const DECIMAL: [(&str, i32); 10] = [
-    ("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18), ("", 0),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18), ("", 0)];
 
 /// The value in thousandths, rounded up; nothing when the text is no quantity.
 pub(crate) fn milli(quantity: &Quantity) -> Option<i64> {
@@ -17,7 +16,11 @@ pub(crate) fn units(quantity: &Quantity) -> Option<i64> {
     scaled(&quantity.0, 1.0)
 }
 
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "quantities stay below 2^53 in practice")]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "quantities stay below 2^53 in practice"
+)]
 fn scaled(text: &str, scale: f64) -> Option<i64> {
     let text = text.trim();
     if let Some((number, shift)) =

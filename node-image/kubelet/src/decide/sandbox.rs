@@ -29,7 +29,8 @@ pub(crate) fn config(pod: &Pod, attempt: u32, context: &SandboxContext) -> PodSa
     labels.insert(POD_NAME.into(), id.name.clone());
     labels.insert(POD_NAMESPACE.into(), id.namespace.clone());
     labels.insert(POD_UID.into(), id.uid.clone());
-    let sysctls = pod.spec.iter().flat_map(|spec| spec.security_context.iter()).flat_map(|own| own.sysctls.iter().flatten());
+    let sysctls =
+        pod.spec.iter().flat_map(|spec| spec.security_context.iter()).flat_map(|own| own.sysctls.iter().flatten());
     PodSandboxConfig {
         hostname: sandbox_hostname(pod, &context.cluster_domain),
         log_directory: format!("{}/{}", context.pod_logs_dir, id.log_folder()),
@@ -86,7 +87,8 @@ mod tests {
             },
         }))
         .expect("pod");
-        let context = SandboxContext { pod_logs_dir: "/logs".into(), cluster_domain: "c.l".into(), ..Default::default() };
+        let context =
+            SandboxContext { pod_logs_dir: "/logs".into(), cluster_domain: "c.l".into(), ..Default::default() };
         let got = config(&pod, 2, &context);
         assert_eq!(got.log_directory, "/logs/n_p_u");
         assert_eq!(got.labels[POD_UID], "u");

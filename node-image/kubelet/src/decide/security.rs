@@ -23,8 +23,17 @@ pub(crate) enum SecurityError {
 
 /// Paths hidden and made read-only in containers whose `procMount` is not `Unmasked`.
 const MASKED: [&str; 11] = [
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -74,7 +83,8 @@ pub(crate) fn namespaces(pod: &Pod, target: Option<&str>) -> NamespaceOption {
         ipc: mode(spec.host_ipc, NamespaceMode::Pod).into(),
         pid: pid.into(),
         target_id: target.unwrap_or_default().to_owned(),
-        userns_options: own_users.then(|| UserNamespace { mode: NamespaceMode::Pod.into(), ..UserNamespace::default() }),
+        userns_options: own_users
+            .then(|| UserNamespace { mode: NamespaceMode::Pod.into(), ..UserNamespace::default() }),
     }
 }
 
@@ -90,9 +100,9 @@ fn groups_policy(context: &PodSecurityContext) -> i32 {
 /// The sandbox's part.
 pub(crate) fn sandbox(pod: &Pod, seccomp_folder: &str) -> LinuxSandboxSecurityContext {
     let context = pod_context(pod);
-    let privileged = super::model::containers_of(pod).iter().any(|(_, container)| {
-        container.security_context.as_ref().and_then(|own| own.privileged).unwrap_or(false)
-    });
+    let privileged = super::model::containers_of(pod)
+        .iter()
+        .any(|(_, container)| container.security_context.as_ref().and_then(|own| own.privileged).unwrap_or(false));
     let default = SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None };
     LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod, None)),
@@ -130,7 +140,8 @@ pub(crate) fn container(
     };
     let known_user = run_as_user.is_some() || !run_as_username.is_empty();
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() };
+    let paths =
+        |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() };
     let privileged = own.privileged.unwrap_or(false);
     Ok(LinuxContainerSecurityContext {
         capabilities: capabilities(&own),

@@ -44,19 +44,18 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(selector: Value, expected: bool) {
-        let node: Node = serde_json::from_value(
-            json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", "cores": "8"}}}),
-        )
-        .expect("node");
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", "cores": "8"}}}))
+                .expect("node");
         let shown = selector.to_string();
-        let selector: NodeSelector =
-            serde_json::from_value(json!({"nodeSelectorTerms": selector})).expect("selector");
+        let selector: NodeSelector = serde_json::from_value(json!({"nodeSelectorTerms": selector})).expect("selector");
         assert_eq!(matches(&selector, &node), expected, "{shown}");
     }
 
     #[test]
     fn terms() {
-        let term = |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
+        let term =
+            |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
         let labels = |one: Value| json!([{"matchExpressions": [one]}]);
         check(labels(term("disk", "In", json!(["hdd", "ssd"]))), true);
         check(labels(term("disk", "NotIn", json!(["ssd"]))), false);

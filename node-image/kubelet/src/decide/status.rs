@@ -7,8 +7,8 @@ use super::plan::init_failed;
 use super::resources::qos;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -265,9 +265,8 @@ impl Look<'_> {
         if all_over {
             let never_again = apps.iter().all(|one| {
                 let container = container_named(self.pod, &one.name);
-                container.is_some_and(|(kind, container)| {
-                    !restarts(self.pod, kind, &container, exits(one).unwrap_or(0))
-                })
+                container
+                    .is_some_and(|(kind, container)| !restarts(self.pod, kind, &container, exits(one).unwrap_or(0)))
             });
             if never_again || ending {
                 let good = apps.iter().all(|one| exits(one) == Some(0));
@@ -297,13 +296,15 @@ impl Look<'_> {
     }
 
     fn initialized(&self, init: &[ContainerStatus]) -> bool {
-        let began = self.pod.spec.iter().flat_map(|spec| &spec.containers).any(|container| {
-            self.observed.latest(&container.name).is_some()
-        });
+        let began = self
+            .pod
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.containers)
+            .any(|container| self.observed.latest(&container.name).is_some());
         began
             || init.iter().all(|one| {
-                let sidecar =
-                    container_named(self.pod, &one.name).is_some_and(|(kind, _)| kind == Kind::Sidecar);
+                let sidecar = container_named(self.pod, &one.name).is_some_and(|(kind, _)| kind == Kind::Sidecar);
                 let done = one.state.as_ref().and_then(|state| state.terminated.as_ref());
                 if sidecar { one.started == Some(true) } else { done.is_some_and(|done| done.exit_code == 0) }
             })
@@ -372,8 +373,9 @@ impl Look<'_> {
             "Failed" => return (false, Some("PodFailed".into()), None),
             _ => {}
         }
-        let sidecar =
-            |one: &&ContainerStatus| container_named(self.pod, &one.name).is_some_and(|(kind, _)| kind == Kind::Sidecar);
+        let sidecar = |one: &&ContainerStatus| {
+            container_named(self.pod, &one.name).is_some_and(|(kind, _)| kind == Kind::Sidecar)
+        };
         let unready: Vec<&str> =
             init.iter().filter(sidecar).chain(apps).filter(|one| !one.ready).map(|one| one.name.as_str()).collect();
         if unready.is_empty() {
@@ -392,7 +394,10 @@ impl Look<'_> {
         for gate in gates {
             let found = self.before.conditions.iter().flatten().find(|one| one.type_ == gate.condition_type);
             match found {
-                None => problems.push(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
+                None => problems.push(format!(
+                    "corresponding condition of pod readiness gate {:?} does not exist.",
+                    gate.condition_type
+                )),
                 Some(one) if one.status != "True" => problems.push(format!(
                     "the status of pod readiness gate {:?} is not \"True\", but {}",
                     gate.condition_type, one.status

@@ -10,8 +10,10 @@ fn time(seconds: i64) -> Timestamp {
 fn pod(spec: &Value) -> Pod {
     let mut full = json!({"containers": [{"name": "a", "image": "img"}]});
     full.as_object_mut().expect("map").extend(spec.as_object().expect("map").clone());
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": full}))
-        .expect("pod")
+    serde_json::from_value(
+        json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": full}),
+    )
+    .expect("pod")
 }
 
 fn run(name: &str, attempt: u32, exit: Option<i32>) -> ObservedContainer {
@@ -199,8 +201,10 @@ fn refused_and_evicted_pods_say_why() {
 fn what_the_runtime_lost_is_not_running() {
     let mut pod = pod(&json!({}));
     pod.status = Some(
-        serde_json::from_value(json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "img", "imageID": "x",
-            "ready": true, "restartCount": 2, "containerID": "containerd://z", "state": {"running": {}}}]}))
+        serde_json::from_value(
+            json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "img", "imageID": "x",
+            "ready": true, "restartCount": 2, "containerID": "containerd://z", "state": {"running": {}}}]}),
+        )
         .expect("status"),
     );
     let termination = Termination { since: time(20), grace_seconds: 0, deleted: true, failed: None };

@@ -215,8 +215,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(resources: &serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}))
-            .expect("pod")
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}}),
+        )
+        .expect("pod")
     }
 
     /// Ordinary files stand in for the kernel's: what is written where is what the test looks at.

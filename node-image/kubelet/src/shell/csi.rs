@@ -34,10 +34,7 @@ pub(crate) enum PluginError {
         source: std::io::Error,
     },
     #[error("{call}: {}", status.message())]
-    Call {
-        call: &'static str,
-        status: Box<tonic::Status>,
-    },
+    Call { call: &'static str, status: Box<tonic::Status> },
     #[error("{0}: no answer in time")]
     Timeout(&'static str),
     #[error("connect to the driver")]
@@ -310,7 +307,8 @@ impl Drivers {
         }
         let mut node = NodeClient::new(timonel_cri::connect(endpoint).await?);
         let info = limited("NodeGetInfo", node.node_get_info(csi::NodeGetInfoRequest {})).await?;
-        let abilities = limited("NodeGetCapabilities", node.node_get_capabilities(csi::NodeGetCapabilitiesRequest {})).await?;
+        let abilities =
+            limited("NodeGetCapabilities", node.node_get_capabilities(csi::NodeGetCapabilitiesRequest {})).await?;
         use csi::node_service_capability as ability;
         let stages = abilities.capabilities.iter().any(|one| {
             matches!(&one.r#type, Some(ability::Type::Rpc(rpc)) if rpc.r#type() == ability::rpc::Type::StageUnstageVolume)
@@ -338,8 +336,7 @@ mod tests {
         std::fs::create_dir_all(world.path().join("secret")).expect("made");
         let plugin = LocalVolumes { folder: world.path().join("volumes") };
         for handle in ["vol-1", "../secret", "/etc", "", "."] {
-            let request =
-                Publish { handle: handle.into(), target: world.path().join("target"), ..Publish::default() };
+            let request = Publish { handle: handle.into(), target: world.path().join("target"), ..Publish::default() };
             let error = plugin.publish(&request).await.expect_err(handle);
             assert!(matches!(error, PluginError::NotAttached(_)), "{error}");
         }

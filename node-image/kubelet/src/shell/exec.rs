@@ -120,7 +120,8 @@ impl Start<'_> {
         let sources = self.sources().await?;
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let links = self.shared.services.links(&namespace).await;
-        environment(self.pod, self.container, &sources, &links, self.facts).map_err(|error| self.config_error(error.to_string()))
+        environment(self.pod, self.container, &sources, &links, self.facts)
+            .map_err(|error| self.config_error(error.to_string()))
     }
 
     /// Fetches the config maps and secrets that the environment refers to.
@@ -158,14 +159,20 @@ impl Start<'_> {
     }
 
     fn mounts(&self, environment: &Environment) -> Result<Vec<Mount>, StartFailure> {
-        let vars: BTreeMap<&str, &str> = environment.vars.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let vars: BTreeMap<&str, &str> =
+            environment.vars.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let list = self.container.volume_mounts.iter().flatten().enumerate();
         list.map(|(index, one)| self.mount(index, one, &vars)).collect()
     }
 
     fn mount(&self, index: usize, one: &VolumeMount, vars: &BTreeMap<&str, &str>) -> Result<Mount, StartFailure> {
         let place = self.volumes.places.get(&one.name);
-        let place = place.ok_or_else(|| self.config_error(format!("cannot find volume {:?} to mount into container {:?}", one.name, self.container.name)))?;
+        let place = place.ok_or_else(|| {
+            self.config_error(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                one.name, self.container.name
+            ))
+        })?;
         let base = Mount {
             container_path: absolute(&one.mount_path),
             readonly: one.read_only.unwrap_or(false),
@@ -186,7 +193,9 @@ impl Start<'_> {
             _ => String::new(),
         };
         match place {
-            Place::Image(image) => Ok(Mount { image: Some((**image).clone()), image_sub_path: sub, readonly: true, ..base }),
+            Place::Image(image) => {
+                Ok(Mount { image: Some((**image).clone()), image_sub_path: sub, readonly: true, ..base })
+            }
             Place::Path(path) if sub.is_empty() => Ok(Mount { host_path: path.to_string_lossy().into_owned(), ..base }),
             Place::Path(path) => {
                 let at = self.part(path, &one.name, &sub, index)?;
@@ -200,7 +209,10 @@ impl Start<'_> {
         let target = self.shared.volumes.pod_folder(&id.uid).join("volume-subpaths").join(name);
         let target = target.join(&self.container.name).join(index.to_string());
         subpath::mount(volume, sub, &target).map_err(|error| {
-            self.config_error(format!("failed to prepare subPath for volumeMount {name:?} of container {:?}: {error}", self.container.name))
+            self.config_error(format!(
+                "failed to prepare subPath for volumeMount {name:?} of container {:?}: {error}",
+                self.container.name
+            ))
         })
     }
 
@@ -227,7 +239,11 @@ impl Start<'_> {
         }
         let path = self.container.termination_message_path.clone().unwrap_or_else(|| DEFAULT_TERMINATION_PATH.into());
         if !path.is_empty() && !taken(&path) {
-            out.push(Mount { container_path: path, host_path: termination.to_string_lossy().into_owned(), ..Mount::default() });
+            out.push(Mount {
+                container_path: path,
+                host_path: termination.to_string_lossy().into_owned(),
+                ..Mount::default()
+            });
         }
         Ok(out)
     }

@@ -6,7 +6,7 @@ use super::{logs, machine};
 use crate::decide::eviction::{Pressure, pressures, victim};
 use crate::decide::gc::{DeadContainer, StoredImage, containers_to_remove, images_to_remove};
 use crate::decide::model::RunState;
-use crate::decide::names::{Labels as _, POD_UID, RESTART_COUNT, CONTAINER_NAME};
+use crate::decide::names::{CONTAINER_NAME, Labels as _, POD_UID, RESTART_COUNT};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,9 +57,9 @@ fn evict(shared: &Arc<Shared>) {
     shared.node_changed.notify_one();
     for pressure in short {
         let pods = shared.live_pods();
-        let running = pods.iter().filter(|pod| {
-            pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
-        });
+        let running = pods
+            .iter()
+            .filter(|pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")));
         let usage = |pod: &Pod| match pressure {
             Pressure::Memory => shared.cgroups.memory(&shared.cgroups.path(pod)).unwrap_or(0),
             Pressure::Disk | Pressure::Pids => 0,
@@ -88,7 +88,14 @@ async fn rotate(shared: &Arc<Shared>) {
     };
     let config = &shared.config;
     for (id, path) in running {
-        let done = logs::rotate(&shared.runtime, &id, Path::new(&path), config.log_max_bytes, config.log_max_files, config.clock.now());
+        let done = logs::rotate(
+            &shared.runtime,
+            &id,
+            Path::new(&path),
+            config.log_max_bytes,
+            config.log_max_files,
+            config.clock.now(),
+        );
         if let Err(error) = done.await {
             tracing::warn!(path, %error, "log rotation");
         }
@@ -123,7 +130,8 @@ async fn clean(shared: &Arc<Shared>) {
     }
     let alive: BTreeSet<&str> = containers.iter().filter_map(|one| one.labels.label(POD_UID)).collect();
     for uid in shared.volumes.pods() {
-        if !known.contains(&uid) && !alive.contains(uid.as_str())
+        if !known.contains(&uid)
+            && !alive.contains(uid.as_str())
             && let Err(error) = shared.volumes.tear_down(&uid, true).await
         {
             tracing::warn!(uid, %error, "folder of a pod that is gone");
@@ -138,7 +146,8 @@ async fn clean(shared: &Arc<Shared>) {
 
 async fn images(shared: &Arc<Shared>, seen: &mut Seen) {
     let now = shared.config.clock.now();
-    let answers = tokio::try_join!(shared.runtime.list_images(), shared.runtime.containers(None), shared.runtime.image_fs());
+    let answers =
+        tokio::try_join!(shared.runtime.list_images(), shared.runtime.containers(None), shared.runtime.image_fs());
     let Ok((images, containers, file_systems)) = answers else { return };
     let used: BTreeSet<&str> = containers.iter().map(|one| one.image_ref.as_str()).collect();
     let stored: Vec<StoredImage> = {

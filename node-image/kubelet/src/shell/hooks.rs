@@ -68,12 +68,18 @@ impl Target<'_> {
         let headers = action.http_headers.as_deref().unwrap_or_default();
         let given = |name: &str| headers.iter().any(|header| header.name.eq_ignore_ascii_case(name));
         let shown_host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        for (name, value) in [("host", format!("{shown_host}:{port}")), ("user-agent", self.user_agent.to_owned()), ("accept", "*/*".to_owned())] {
+        for (name, value) in [
+            ("host", format!("{shown_host}:{port}")),
+            ("user-agent", self.user_agent.to_owned()),
+            ("accept", "*/*".to_owned()),
+        ] {
             if !given(name) {
                 request = request.header(name, value);
             }
         }
-        for header in headers.iter().filter(|header| !header.value.is_empty() || !given("accept") || header.name != "Accept") {
+        for header in
+            headers.iter().filter(|header| !header.value.is_empty() || !given("accept") || header.name != "Accept")
+        {
             request = request.header(&header.name, &header.value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
@@ -83,7 +89,9 @@ impl Target<'_> {
             Ok(Ok((code, _))) if (200..400).contains(&code) => Ok(code.to_string()),
             Ok(Ok((code, _))) => Err(format!("HTTP probe failed with statuscode: {code}")),
             Ok(Err(error)) => Err(format!("Get {url:?}: {error}")),
-            Err(_) => Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+            Err(_) => {
+                Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+            }
         }
     }
 
@@ -98,7 +106,9 @@ impl Target<'_> {
     }
 
     pub(crate) async fn grpc(&self, action: &GRPCAction, limit: Duration) -> Outcome {
-        use timonel_cri::health::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+        use timonel_cri::health::{
+            HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+        };
         let host = if self.pod_ip.contains(':') { format!("[{}]", self.pod_ip) } else { self.pod_ip.to_owned() };
         let url = format!("http://{host}:{}", action.port);
         let ask = async {
@@ -117,7 +127,12 @@ impl Target<'_> {
 }
 
 /// One request over a connection of its own; gives the status code and the beginning of the body.
-async fn fetch(host: &str, port: u16, secure: bool, request: http::Request<Empty<Bytes>>) -> Result<(u16, Bytes), String> {
+async fn fetch(
+    host: &str,
+    port: u16,
+    secure: bool,
+    request: http::Request<Empty<Bytes>>,
+) -> Result<(u16, Bytes), String> {
     let stream = TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {host}:{port}: {error}"))?;
     if !secure {
         return exchange(stream, request).await;
@@ -225,7 +240,13 @@ mod tests {
         let channel = timonel_cri::connect_lazy("/nonexistent").expect("channel");
         let runtime = Runtime::new(&channel);
         let container = Container::default();
-        let target = Target { runtime: &runtime, container_id: "", container: &container, pod_ip: "127.0.0.1", user_agent: "kube-probe/1.36" };
+        let target = Target {
+            runtime: &runtime,
+            container_id: "",
+            container: &container,
+            pod_ip: "127.0.0.1",
+            user_agent: "kube-probe/1.36",
+        };
         for (answer, fine) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", true),
             ("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", true),
@@ -233,7 +254,11 @@ mod tests {
             ("nonsense", false),
         ] {
             let port = served(answer).await;
-            let action = HTTPGetAction { path: Some("healthz".into()), port: IntOrString::Int(i32::from(port)), ..HTTPGetAction::default() };
+            let action = HTTPGetAction {
+                path: Some("healthz".into()),
+                port: IntOrString::Int(i32::from(port)),
+                ..HTTPGetAction::default()
+            };
             let outcome = target.http(&action, Duration::from_secs(5)).await;
             assert_eq!(outcome.is_ok(), fine, "{answer}: {outcome:?}");
         }
@@ -242,7 +267,8 @@ mod tests {
     #[test]
     fn ports_by_number_or_name() {
         let container: Container =
-            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).expect("container");
+            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .expect("container");
         for (wanted, expected) in [
             (IntOrString::Int(80), Some(80)),
             (IntOrString::Int(0), None),

@@ -36,7 +36,13 @@ pub(crate) async fn ensure(
         .map_err(|error| failure("ImageInspectError", error.to_string(), now + RETRY))?;
     let policy = pull_policy(container);
     if let Some(image) = present.clone().filter(|_| policy != "Always") {
-        shared.events.container(pod, about, false, "Pulled", format!("Container image {name:?} already present on machine"));
+        shared.events.container(
+            pod,
+            about,
+            false,
+            "Pulled",
+            format!("Container image {name:?} already present on machine"),
+        );
         return Ok(image);
     }
     if policy == "Never" {
@@ -75,7 +81,9 @@ async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Vec<Option<Auth
         match shared.objects.secrets.get(&id.namespace, name, &id.uid).await {
             Ok(Some(secret)) => out.extend(matching(&secret, image).map(Some)),
             Ok(None) => {
-                let message = format!("Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed.");
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed."
+                );
                 shared.events.pod(pod, true, "FailedToRetrieveImagePullSecret", message);
             }
             Err(error) => tracing::debug!(secret = name, %error, "pull secret"),
@@ -99,14 +107,17 @@ fn matching(secret: &Secret, image: &str) -> Option<AuthConfig> {
         let bare = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
         let bare = bare.trim_end_matches("/v1").trim_end_matches("/v2");
         let hub = host == "docker.io" && matches!(bare, "index.docker.io" | "docker.io");
-        let wildcard = bare.strip_prefix("*.").is_some_and(|end| host.split_once('.').is_some_and(|(_, rest)| rest == end));
+        let wildcard =
+            bare.strip_prefix("*.").is_some_and(|end| host.split_once('.').is_some_and(|(_, rest)| rest == end));
         hub || wildcard || bare == host || full.starts_with(&format!("{bare}/"))
     };
     let (_, entry) = entries.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len())?;
     let text = |name: &str| entry.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).ok().and_then(|raw| String::from_utf8(raw).ok());
+    let decoded =
+        base64::engine::general_purpose::STANDARD.decode(text("auth")).ok().and_then(|raw| String::from_utf8(raw).ok());
     let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
-    let (username, password) = pair.map_or_else(|| (text("username"), text("password")), |(user, pass)| (user.into(), pass.into()));
+    let (username, password) =
+        pair.map_or_else(|| (text("username"), text("password")), |(user, pass)| (user.into(), pass.into()));
     Some(AuthConfig { username, password, identity_token: text("identitytoken"), ..AuthConfig::default() })
 }
 

@@ -14,7 +14,7 @@ use crate::config::KubeletConfig;
 use crate::decide::env::Facts;
 use crate::decide::files::parse_resolver;
 use crate::decide::model::Observed;
-use crate::decide::names::{PodId, POD_UID};
+use crate::decide::names::{POD_UID, PodId};
 use crate::decide::quantity::{milli, units};
 use crate::decide::status::NodeFacts;
 use futures::StreamExt as _;

@@ -26,7 +26,12 @@ pub(crate) fn parse_line(raw: &str) -> Option<Line<'_>> {
     let (time, rest) = raw.split_once(' ')?;
     let (stream, rest) = rest.split_once(' ')?;
     let (tag, text) = rest.split_once(' ').unwrap_or((rest, ""));
-    matches!(stream, "stdout" | "stderr").then(|| Line { time, stream, partial: tag.split(':').next() == Some("P"), text })
+    matches!(stream, "stdout" | "stderr").then(|| Line {
+        time,
+        stream,
+        partial: tag.split(':').next() == Some("P"),
+        text,
+    })
 }
 
 /// What of a log is wanted.
@@ -54,7 +59,9 @@ impl LogOptions {
                 "previous" => out.previous = yes(),
                 "timestamps" => out.timestamps = yes(),
                 "tailLines" => out.tail = usize::try_from(number()?).ok(),
-                "limitBytes" => out.limit_bytes = Some(u64::try_from(number()?).map_err(|_| "limitBytes must be positive")?),
+                "limitBytes" => {
+                    out.limit_bytes = Some(u64::try_from(number()?).map_err(|_| "limitBytes must be positive")?)
+                }
                 "sinceSeconds" => out.since = now.checked_sub(SignedDuration::from_secs(number()?)).ok(),
                 "sinceTime" => out.since = Some(value.parse().map_err(|_| format!("invalid sinceTime {value:?}"))?),
                 "stream" => {
@@ -288,8 +295,10 @@ mod tests {
     #[test]
     fn queries() {
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("time");
-        let pairs = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
-        let got = LogOptions::parse(&pairs(&[("follow", "true"), ("tailLines", "5"), ("sinceSeconds", "10")]), now).expect("options");
+        let pairs =
+            |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+        let got = LogOptions::parse(&pairs(&[("follow", "true"), ("tailLines", "5"), ("sinceSeconds", "10")]), now)
+            .expect("options");
         assert!(got.follow);
         assert_eq!((got.tail, got.since), (Some(5), "2026-01-01T00:00:50Z".parse().ok()));
         assert!(LogOptions::parse(&pairs(&[("tailLines", "x")]), now).is_err());

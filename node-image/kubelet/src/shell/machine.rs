@@ -38,7 +38,11 @@ fn huge_pages() -> BTreeMap<String, u64> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let kibibytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
         let count: u64 = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
-        let shown = if kibibytes.is_multiple_of(1 << 20) { format!("{}Gi", kibibytes >> 20) } else { format!("{}Mi", kibibytes >> 10) };
+        let shown = if kibibytes.is_multiple_of(1 << 20) {
+            format!("{}Gi", kibibytes >> 20)
+        } else {
+            format!("{}Mi", kibibytes >> 10)
+        };
         Some((format!("hugepages-{shown}"), count * kibibytes * 1024))
     });
     sizes.collect()
@@ -82,7 +86,8 @@ pub(crate) fn free(root: &Path) -> Free {
     let (disk_total, disk_bytes) = disk(root);
     let number = |path| read(path).parse::<u64>().ok();
     let most = number("/proc/sys/kernel/pid_max").unwrap_or(u64::MAX);
-    let used = read("/proc/loadavg").split(' ').nth(3).and_then(|pair| pair.split('/').nth(1)?.parse().ok()).unwrap_or(0);
+    let used =
+        read("/proc/loadavg").split(' ').nth(3).and_then(|pair| pair.split('/').nth(1)?.parse().ok()).unwrap_or(0);
     Free {
         memory_bytes: meminfo(&read("/proc/meminfo"), "MemAvailable").unwrap_or(u64::MAX),
         disk_bytes,

@@ -43,7 +43,8 @@ fn points() -> Vec<PathBuf> {
 
 /// Mount points of a `mountinfo`; the kernel writes blanks as `\040`.
 fn parse(text: &str) -> Vec<PathBuf> {
-    let unescape = |raw: &str| raw.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    let unescape =
+        |raw: &str| raw.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     text.lines().filter_map(|line| line.split(' ').nth(4)).map(|raw| PathBuf::from(unescape(raw))).collect()
 }
 

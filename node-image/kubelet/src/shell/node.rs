@@ -142,7 +142,9 @@ async fn try_register(shared: &Shared) -> Result<Node, kube::Error> {
         if patch.is_empty() {
             return Ok(node);
         }
-        return api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(serde_json::Value::Object(patch))).await;
+        return api
+            .patch(&config.node_name, &PatchParams::default(), &Patch::Merge(serde_json::Value::Object(patch)))
+            .await;
     }
     let mut taints = config.taints.clone();
     if config.external_cloud {
@@ -238,7 +240,10 @@ async fn view(shared: &Shared) -> NodeView {
                 let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
                 let bad = conditions.iter().filter(|one| !one.status);
                 problems.extend(bad.map(|one| {
-                    format!("container runtime network not ready: {}={} reason:{} message:{}", one.r#type, one.status, one.reason, one.message)
+                    format!(
+                        "container runtime network not ready: {}={} reason:{} message:{}",
+                        one.r#type, one.status, one.reason, one.message
+                    )
                 }));
                 let listed = status.runtime_handlers.iter();
                 handlers = listed
@@ -252,8 +257,9 @@ async fn view(shared: &Shared) -> NodeView {
         }
     }
     let known = shared.node.borrow().clone();
-    let cloud_wrote = known.as_ref().is_some_and(|node| node.spec.as_ref().is_some_and(|spec| spec.provider_id.is_some()))
-        && known.as_ref().is_some_and(|node| node.status.as_ref().is_some_and(|status| status.addresses.is_some()));
+    let cloud_wrote =
+        known.as_ref().is_some_and(|node| node.spec.as_ref().is_some_and(|spec| spec.provider_id.is_some()))
+            && known.as_ref().is_some_and(|node| node.status.as_ref().is_some_and(|status| status.addresses.is_some()));
     let mut addresses = Vec::new();
     if !(config.external_cloud && cloud_wrote) {
         addresses.extend(config.node_ips.iter().map(|ip| ("InternalIP".to_owned(), ip.clone())));
@@ -298,7 +304,13 @@ async fn renew(shared: &Shared) -> Result<(), kube::Error> {
     }
     let node = shared.node.borrow().clone();
     let owner = node.and_then(|node| {
-        Some(OwnerReference { api_version: "v1".into(), kind: "Node".into(), name: name.clone(), uid: node.uid()?, ..OwnerReference::default() })
+        Some(OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name: name.clone(),
+            uid: node.uid()?,
+            ..OwnerReference::default()
+        })
     });
     let lease = Lease {
         metadata: ObjectMeta {
@@ -355,6 +367,7 @@ fn driver(info: DriverInfo) -> CSINodeDriver {
         name: info.name,
         node_id: info.node_id,
         topology_keys: Some(info.topology.into_keys().collect()),
-        allocatable: (info.most_volumes > 0).then(|| VolumeNodeResources { count: i32::try_from(info.most_volumes).ok() }),
+        allocatable: (info.most_volumes > 0)
+            .then(|| VolumeNodeResources { count: i32::try_from(info.most_volumes).ok() }),
     }
 }

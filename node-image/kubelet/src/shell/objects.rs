@@ -180,10 +180,8 @@ impl Services {
 }
 
 fn note(links: &mut BTreeMap<Key, ServiceLink>, service: &Service, present: bool) {
-    let key = (
-        service.metadata.namespace.clone().unwrap_or_default(),
-        service.metadata.name.clone().unwrap_or_default(),
-    );
+    let key =
+        (service.metadata.namespace.clone().unwrap_or_default(), service.metadata.name.clone().unwrap_or_default());
     let spec = service.spec.clone().unwrap_or_default();
     let ip = spec.cluster_ip.filter(|ip| !ip.is_empty() && ip != "None");
     match ip.filter(|_| present) {

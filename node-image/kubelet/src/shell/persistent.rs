@@ -82,7 +82,10 @@ impl Persistent {
         let found = claims.get(claim).await?;
         let owner = found.metadata.owner_references.iter().flatten().any(|owner| owner.uid == id.uid);
         if owned && !owner {
-            return Err(VolumeError::Source(format!("PVC {}/{claim} was not created for pod {}", id.namespace, id.name)));
+            return Err(VolumeError::Source(format!(
+                "PVC {}/{claim} was not created for pod {}",
+                id.namespace, id.name
+            )));
         }
         let name = found.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty());
         let bound = found.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -100,7 +103,9 @@ impl Persistent {
             return Ok(());
         }
         let name = persistent.metadata.name.clone().unwrap_or_default();
-        Err(VolumeError::Source(format!("volume {name:?} cannot be used on this node: its node affinity does not match")))
+        Err(VolumeError::Source(format!(
+            "volume {name:?} cannot be used on this node: its node affinity does not match"
+        )))
     }
 
     async fn from_volume(
@@ -205,7 +210,8 @@ impl Persistent {
         match reference {
             None => Ok(BTreeMap::new()),
             Some(one) => {
-                let (namespace, name) = (one.namespace.as_deref().unwrap_or_default(), one.name.as_deref().unwrap_or_default());
+                let (namespace, name) =
+                    (one.namespace.as_deref().unwrap_or_default(), one.name.as_deref().unwrap_or_default());
                 self.secret(namespace, name).await
             }
         }
@@ -226,9 +232,10 @@ impl Persistent {
             plugin.unpublish(&note.volume_handle, &base.join("mount")).await?;
             let _ = std::fs::remove_dir(base.join("mount"));
             let _ = std::fs::remove_file(base.join(NOTE));
-            let shared = self.all_notes().iter().any(|(_, other)| {
-                other.driver_name == note.driver_name && other.volume_handle == note.volume_handle
-            });
+            let shared = self
+                .all_notes()
+                .iter()
+                .any(|(_, other)| other.driver_name == note.driver_name && other.volume_handle == note.volume_handle);
             if !shared && !note.ephemeral {
                 plugin.unstage(&note.volume_handle, &self.staging(&note.driver_name, &note.volume_handle)).await?;
             }
@@ -244,8 +251,9 @@ impl Persistent {
     pub(crate) fn in_use(&self) -> Vec<String> {
         let notes = self.all_notes();
         let attached = notes.iter().filter(|(_, note)| !note.ephemeral);
-        let mut names: Vec<String> =
-            attached.map(|(_, note)| format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle)).collect();
+        let mut names: Vec<String> = attached
+            .map(|(_, note)| format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle))
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -332,9 +340,13 @@ mod tests {
 
     #[test]
     fn access_modes() {
-        for (modes, expected) in
-            [(vec![], 1), (vec!["ReadWriteOnce"], 1), (vec!["ReadOnlyMany"], 3), (vec!["ReadWriteMany"], 5), (vec!["ReadWriteOnce", "ReadOnlyMany"], 1)]
-        {
+        for (modes, expected) in [
+            (vec![], 1),
+            (vec!["ReadWriteOnce"], 1),
+            (vec!["ReadOnlyMany"], 3),
+            (vec!["ReadWriteMany"], 5),
+            (vec!["ReadWriteOnce", "ReadOnlyMany"], 1),
+        ] {
             let modes: Vec<String> = modes.into_iter().map(str::to_owned).collect();
             assert_eq!(access_mode(&modes), expected, "{modes:?}");
         }

@@ -78,7 +78,13 @@ pub(crate) fn start(
 }
 
 impl Prober {
-    async fn run(&self, which: ProbeKind, probe: &Probe, mut gate: watch::Receiver<bool>, passed: &watch::Sender<bool>) {
+    async fn run(
+        &self,
+        which: ProbeKind,
+        probe: &Probe,
+        mut gate: watch::Receiver<bool>,
+        passed: &watch::Sender<bool>,
+    ) {
         let (delay, period, _) = timing(probe);
         if which != ProbeKind::Startup && gate.wait_for(|open| *open).await.is_err() {
             return;

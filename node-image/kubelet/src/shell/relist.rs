@@ -53,7 +53,9 @@ async fn follow(shared: &Arc<Shared>, flowing: &std::sync::atomic::AtomicBool) -
         }
     };
     flowing.store(true, std::sync::atomic::Ordering::Release);
-    while let Some(envelope) = stream.message().await.map_err(|status| FollowError::Stream(status.message().to_owned()))? {
+    while let Some(envelope) =
+        stream.message().await.map_err(|status| FollowError::Stream(status.message().to_owned()))?
+    {
         let Some(event) = envelope.event else { continue };
         let Ok(event) = <TaskEvent as prost::Message>::decode(event.value.as_slice()) else { continue };
         let Some(uid) = shared.owner(&event.container_id) else { continue };

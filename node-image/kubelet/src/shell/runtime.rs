@@ -9,9 +9,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, future::Future, time::Duration};
 use thiserror::Error;
-use timonel_cri::cri::{
-    self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
-};
+use timonel_cri::cri::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use timonel_cri::events::events_client::EventsClient;
 use tonic::transport::Channel;
 
@@ -34,11 +32,7 @@ const MESSAGE_LOG_LINES: usize = 80;
 #[derive(Debug, Error)]
 pub(crate) enum RuntimeError {
     #[error("{message}")]
-    Call {
-        call: &'static str,
-        code: tonic::Code,
-        message: String,
-    },
+    Call { call: &'static str, code: tonic::Code, message: String },
     #[error("{call}: no answer within {} s", limit.as_secs())]
     Timeout { call: &'static str, limit: Duration },
     #[error("{0}: an answer without its content")]
@@ -72,9 +66,7 @@ async fn limited<T>(
 ) -> Result<T> {
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => {
-            Err(RuntimeError::Call { call, code: status.code(), message: status.message().to_owned() })
-        }
+        Ok(Err(status)) => Err(RuntimeError::Call { call, code: status.code(), message: status.message().to_owned() }),
         Err(_) => Err(RuntimeError::Timeout { call, limit }),
     }
 }
@@ -377,7 +369,8 @@ fn log_end(path: &str) -> Option<String> {
     file.seek(SeekFrom::Start(length.saturating_sub(MESSAGE_LOG_BYTES * 4))).ok()?;
     let mut raw = String::new();
     file.take(MESSAGE_LOG_BYTES * 4).read_to_string(&mut raw).ok()?;
-    let lines: Vec<&str> = raw.lines().filter_map(|line| crate::shell::logs::parse_line(line).map(|line| line.text)).collect();
+    let lines: Vec<&str> =
+        raw.lines().filter_map(|line| crate::shell::logs::parse_line(line).map(|line| line.text)).collect();
     let text = lines[lines.len().saturating_sub(MESSAGE_LOG_LINES)..].join("\n");
     let cut = text.len().saturating_sub(usize::try_from(MESSAGE_LOG_BYTES).unwrap_or(2048));
     let cut = (cut..=text.len()).find(|at| text.is_char_boundary(*at))?;

@@ -88,7 +88,10 @@ impl Statuses {
         let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(uid) else { return };
         let phase = |status: &PodStatus| (status.phase.clone(), status.pod_ip.clone());
-        if entry.sent == entry.version && entry.version > 0 && shown.is_none_or(|shown| phase(shown) != phase(&entry.status)) {
+        if entry.sent == entry.version
+            && entry.version > 0
+            && shown.is_none_or(|shown| phase(shown) != phase(&entry.status))
+        {
             entry.sent = 0;
             self.dirty.notify_one();
         }

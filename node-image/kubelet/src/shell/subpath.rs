@@ -31,7 +31,12 @@ fn make(volume: &Path, path: &Path) -> io::Result<()> {
         let Component::Normal(name) = part else { continue };
         match mkdirat(&at, name, mode) {
             Ok(()) => {
-                let made = openat(&at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let made = openat(
+                    &at,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
                 // The process' own mask may have taken bits away that the volume has.
                 rustix::fs::fchmod(&made, mode)?;
             }
@@ -77,9 +82,16 @@ mod tests {
         std::os::unix::fs::symlink("../secret", volume.join("out")).expect("link");
         std::os::unix::fs::symlink("/etc", volume.join("etc")).expect("link");
         std::os::unix::fs::symlink("in", volume.join("alias")).expect("link");
-        for (path, allowed) in
-            [("in", true), ("alias", true), ("new/deep", true), ("out", false), ("etc", false), ("../secret", false), ("/etc", false), ("etc/new", false)]
-        {
+        for (path, allowed) in [
+            ("in", true),
+            ("alias", true),
+            ("new/deep", true),
+            ("out", false),
+            ("etc", false),
+            ("../secret", false),
+            ("/etc", false),
+            ("etc/new", false),
+        ] {
             assert_eq!(open_beneath(&volume, Path::new(path)).is_ok(), allowed, "{path}");
         }
         assert!(volume.join("new/deep").is_dir());

@@ -240,7 +240,8 @@ impl Volumes {
 
     async fn token(&self, pod: &Pod, wanted: &ServiceAccountTokenProjection) -> Result<Token, VolumeError> {
         let id = PodId::of(pod);
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".into());
+        let account =
+            pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".into());
         let seconds = wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let audience = wanted.audience.clone().unwrap_or_default();
         let key = (id.uid.clone(), format!("{account}/{audience}/{seconds}"));
@@ -263,7 +264,8 @@ impl Volumes {
             ..TokenRequest::default()
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &id.namespace);
-        let answer: TokenRequest = api.create_subresource("token", &account, &kube::api::PostParams::default(), &request).await?;
+        let answer: TokenRequest =
+            api.create_subresource("token", &account, &kube::api::PostParams::default(), &request).await?;
         let status = answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
         let (text, expires) = status.ok_or_else(|| VolumeError::Source("a token request without an answer".into()))?;
         // A fifth of the lifetime is left for trying again.

@@ -8,9 +8,7 @@ use super::volumes::Mounted;
 use crate::decide::admission::admit;
 use crate::decide::backoff::Backoff;
 use crate::decide::containers::cgroup_values;
-use crate::decide::model::{
-    Kind, Memory, Observed, RunState, StartFailure, Termination, container_named,
-};
+use crate::decide::model::{Kind, Memory, Observed, RunState, StartFailure, Termination, container_named};
 use crate::decide::names::PodId;
 use crate::decide::plan::{Action, KillReason, grace, plan};
 use crate::decide::sandbox::{self, SandboxContext};
@@ -408,7 +406,10 @@ impl Worker {
             std::fs::create_dir_all(path).map_err(|error| format!("make {}: {error}", path.display()))?;
         }
         self.shared.cgroups.create(pod).map_err(|error| {
-            let message = format!("failed to ensure that the pod: {} cgroups exist and are correctly applied: {error}", self.id.uid);
+            let message = format!(
+                "failed to ensure that the pod: {} cgroups exist and are correctly applied: {error}",
+                self.id.uid
+            );
             self.shared.events.pod(pod, true, "FailedCreatePodContainer", message.clone());
             message
         })?;
@@ -436,7 +437,11 @@ impl Worker {
                 Ok(mounted) => self.mounted = Some(mounted),
                 Err((volume, error)) => {
                     let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
-                    self.fail(pod, &container, failure("ContainerCreating", message, self.shared.config.clock.now() + RETRY));
+                    self.fail(
+                        pod,
+                        &container,
+                        failure("ContainerCreating", message, self.shared.config.clock.now() + RETRY),
+                    );
                     return;
                 }
             }
@@ -487,7 +492,8 @@ impl Worker {
     /// Ends a container in a task of its own: others of the pod go on.
     fn kill(&self, pod: &Arc<Pod>, observed: &Observed, id: &str, name: &str, seconds: i64, reason: &KillReason) {
         let found = container_named(pod, name);
-        let container = found.clone().map_or_else(|| Container { name: name.to_owned(), ..Container::default() }, |(_, one)| one);
+        let container =
+            found.clone().map_or_else(|| Container { name: name.to_owned(), ..Container::default() }, |(_, one)| one);
         let kind = found.map_or(Kind::App, |(kind, _)| kind);
         let message = match reason {
             KillReason::PodEnds | KillReason::SandboxGone => format!("Stopping container {name}"),
@@ -558,7 +564,10 @@ fn target_of(pod: &Pod, kind: Kind, name: &str, observed: &Observed) -> Option<S
 }
 
 /// The newest status of one's own, with the conditions of others as the API has them.
-fn merge_foreign(mut newest: k8s_openapi::api::core::v1::PodStatus, pod: &Pod) -> k8s_openapi::api::core::v1::PodStatus {
+fn merge_foreign(
+    mut newest: k8s_openapi::api::core::v1::PodStatus,
+    pod: &Pod,
+) -> k8s_openapi::api::core::v1::PodStatus {
     let shown = pod.status.clone().unwrap_or_default();
     let own = newest.conditions.take().unwrap_or_default();
     let mut all: Vec<_> = shown.conditions.unwrap_or_default();
@@ -615,7 +624,13 @@ impl KillJob {
             let outcome = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err("timed out".into()));
             if let Err(error) = outcome {
                 let about = (self.kind, self.container.name.as_str());
-                self.shared.events.container(&self.pod, about, true, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
+                self.shared.events.container(
+                    &self.pod,
+                    about,
+                    true,
+                    "FailedPreStopHook",
+                    format!("PreStopHook failed: {error}"),
+                );
             }
             let spent = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
             left = left.saturating_sub(spent).max(LEAST_SECONDS);

@@ -133,7 +133,10 @@ impl FakeApi {
         let limit = std::time::Duration::from_secs(60);
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done,
-            Err(_) => panic!("{resource}/{name} after {limit:?}: {:#}", self.get(resource, namespace, name).unwrap_or_default()),
+            Err(_) => panic!(
+                "{resource}/{name} after {limit:?}: {:#}",
+                self.get(resource, namespace, name).unwrap_or_default()
+            ),
         }
     }
 
@@ -181,13 +184,17 @@ impl FakeApi {
         let state = self.0.lock();
         let wanted = state.objects.iter().filter(|(key, object)| matches(at, query, key, object));
         let items: Vec<&Value> = wanted.map(|(_, object)| object).collect();
-        ok(&json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": state.version.to_string()}, "items": items}))
+        ok(
+            &json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
+        )
     }
 
     fn watch(&self, at: &Target, query: &str) -> Response<Body> {
         let state = self.0.lock();
-        let since: u64 = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")?.parse().ok()).unwrap_or(0);
-        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+        let since: u64 =
+            query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")?.parse().ok()).unwrap_or(0);
+        let version =
+            |object: &Value| object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
         let missed: Vec<Value> = state
             .objects
             .iter()

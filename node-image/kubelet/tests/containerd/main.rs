@@ -57,7 +57,11 @@ async fn reaches(api: &FakeApi, name: &str, wanted: &str) -> Value {
 }
 
 fn condition(pod: &Value, kind: &str) -> bool {
-    pod["status"]["conditions"].as_array().into_iter().flatten().any(|one| one["type"] == kind && one["status"] == "True")
+    pod["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|one| one["type"] == kind && one["status"] == "True")
 }
 
 fn restarts(pod: &Value) -> u64 {
@@ -87,9 +91,17 @@ async fn raw_start(world: &World, number: u32) -> Duration {
     let mut runtime = RuntimeServiceClient::new(channel);
     let name = format!("raw-{number}");
     let sandbox = cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: name.clone(), uid: name.clone(), namespace: "raw".into(), attempt: 0 }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.clone(),
+            uid: name.clone(),
+            namespace: "raw".into(),
+            attempt: 0,
+        }),
         hostname: name.clone(),
-        linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: format!("{}/raw", world.cgroup_root), ..Default::default() }),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            cgroup_parent: format!("{}/raw", world.cgroup_root),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let config = cri::ContainerConfig {
@@ -154,14 +166,18 @@ async fn inner_pods() {
         api.delete_pod("default", name, 1);
         api.wait("pods", name, |pod| pod.is_none().then_some(())).await;
     }
-    let left: Vec<_> = std::fs::read_dir(world.path("kubelet/pods")).expect("folder").flatten().map(|one| one.path()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(world.path("kubelet/pods")).expect("folder").flatten().map(|one| one.path()).collect();
     assert!(left.is_empty(), "folders left: {left:?}");
     assert!(tasks.shutdown(Duration::from_secs(5)).await);
 }
 
 fn prepare(api: &FakeApi) {
     let named = |name: &str, more: Value| with(json!({"metadata": {"name": name, "namespace": "default"}}), &more);
-    api.put("services", named("kubernetes", json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}})));
+    api.put(
+        "services",
+        named("kubernetes", json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}})),
+    );
     api.put("configmaps", named("settings", json!({"data": {"color": "red"}})));
     api.put("secrets", named("keys", json!({"data": {"key": "c2VjcmV0"}})));
 }
@@ -203,7 +219,10 @@ async fn features(kubelet: &Kubelet, api: &FakeApi) {
             ],
         }),
     );
-    let init = with(container("init", "echo from-init > /scratch/from-init"), &json!({"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}));
+    let init = with(
+        container("init", "echo from-init > /scratch/from-init"),
+        &json!({"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}),
+    );
     let spec = json!({
         "initContainers": [init],
         "containers": [main],

@@ -19,7 +19,10 @@ pub(crate) fn inside(name: &str) {
             return;
         }
     }
-    if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() || !Path::new("/usr/lib/cni/bridge").exists() {
+    if !rustix::process::geteuid().is_root()
+        || !Path::new(BUSYBOX).exists()
+        || !Path::new("/usr/lib/cni/bridge").exists()
+    {
         println!("skipped: needs root, busybox-static and containernetworking-plugins");
         return;
     }
@@ -131,7 +134,8 @@ impl World {
 
     fn ctr(&self, args: &[&str]) -> Result<String, String> {
         let socket = self.path("containerd.sock");
-        let done = Command::new("ctr").arg("-a").arg(socket).args(["-n", "k8s.io"]).args(args).output().expect("ctr runs");
+        let done =
+            Command::new("ctr").arg("-a").arg(socket).args(["-n", "k8s.io"]).args(args).output().expect("ctr runs");
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         if done.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
     }
@@ -143,7 +147,10 @@ impl World {
             std::fs::create_dir_all(root.join(below)).expect("made");
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("copied");
-        for applet in ["sh", "sleep", "cat", "echo", "ls", "id", "env", "nc", "httpd", "stat", "hostname", "kill", "true", "false", "touch"] {
+        for applet in [
+            "sh", "sleep", "cat", "echo", "ls", "id", "env", "nc", "httpd", "stat", "hostname", "kill", "true",
+            "false", "touch",
+        ] {
             let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(applet));
         }
         let build = self.path(&format!("build-{}", entrypoint.len()));
