@@ -29,24 +29,7 @@ impl NodeRestriction {
     }
 
     fn token(&self, node: &str, request: &AdmissionRequest<'_>, lookup: &dyn Lookup) -> Refusal {
-        if request.operation != Operation::Create || request.subresource != "token" {
-            return Ok(());
-        }
-        let bound = |field: &str| request.object.str_at(&["spec", "boundObjectRef", field]);
-        if bound("apiVersion") != "v1" || bound("kind") != "Pod" || bound("name").is_empty() {
-            return Err(request.forbidden("node requested token not bound to a pod"));
-        }
-        if bound("uid").is_empty() {
-            return Err(request.forbidden("node requested token with a pod binding without a uid"));
-        }
-        let pod = pod(request.namespace, bound("name"), lookup)?;
-        let uid = bound("uid");
-        if uid != pod.str_at(&["metadata", "uid"]) {
-            return Err(request.forbidden(&format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated")));
-        }
-        if pod.str_at(&["spec", "nodeName"]) != node {
-            return Err(request.forbidden("node requested token bound to a pod scheduled on a different node"));
-        }
+        let Some(pod) = bound_pod(node, request, lookup)? else { return Ok(()) };
         let audience = match request.object.list_at(&["spec", "audiences"]) {
             [] => "",
             [only] => only.as_str().unwrap_or(""),
@@ -90,6 +73,42 @@ impl AdmissionPlugin for NodeRestriction {
             _ => Ok(()),
         }
     }
+
+    /// Looks again at what a token is bound to, as the request is then complete.
+    fn validate(&self, request: &mut AdmissionRequest<'_>, lookup: &dyn Lookup) -> Refusal {
+        let user = request.user;
+        match user.node_name() {
+            Some(node) if request.is_any("", "serviceaccounts") => bound_pod(node, request, lookup).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The pod that a token request is bound to, which must run on the node; `None` for other requests.
+fn bound_pod(
+    node: &str,
+    request: &AdmissionRequest<'_>,
+    lookup: &dyn Lookup,
+) -> Result<Option<Arc<Value>>, AdmissionError> {
+    if request.operation != Operation::Create || request.subresource != "token" {
+        return Ok(None);
+    }
+    let bound = |field: &str| request.object.str_at(&["spec", "boundObjectRef", field]);
+    if bound("apiVersion") != "v1" || bound("kind") != "Pod" || bound("name").is_empty() {
+        return Err(request.forbidden("node requested token not bound to a pod"));
+    }
+    if bound("uid").is_empty() {
+        return Err(request.forbidden("node requested token with a pod binding without a uid"));
+    }
+    let pod = pod(request.namespace, bound("name"), lookup)?;
+    let uid = bound("uid");
+    if uid != pod.str_at(&["metadata", "uid"]) {
+        return Err(request.forbidden(&format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated")));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return Err(request.forbidden("node requested token bound to a pod scheduled on a different node"));
+    }
+    Ok(Some(pod))
 }
 
 fn pod(namespace: &str, name: &str, lookup: &dyn Lookup) -> Result<Arc<Value>, AdmissionError> {

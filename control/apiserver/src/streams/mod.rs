@@ -7,6 +7,8 @@ mod remote_command;
 mod session;
 mod spdy;
 mod spdy_dictionary;
+#[cfg(test)]
+mod testing;
 mod upgrade;
 mod websocket;
 

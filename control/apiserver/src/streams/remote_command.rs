@@ -4,23 +4,20 @@
 
 use super::{
     spdy::{Decoder, Encoder, Frame, SpdyError},
-    websocket::{broken, normal_close, server},
+    websocket::{broken, drain, normal_close, server},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use std::{io, time::Duration};
+use std::io;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Mutex,
-    time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
 
 /// Bytes read from the node at once.
 const READ_BYTES: usize = 32 << 10;
-/// After the node has ended, the client has this long to take what is left.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// In the channel byte of the protocol's fifth version: the rest names a channel that is closed.
 const CLOSE_SIGNAL: u8 = 255;
 
@@ -222,7 +219,9 @@ fn failure(why: &str) -> Bytes {
 pub(super) async fn refuse<C: AsyncRead + AsyncWrite + Unpin>(client: C, why: &str) -> io::Result<()> {
     let mut socket = server(client).await;
     socket.send(Message::Binary(failure(why))).await.map_err(broken)?;
-    socket.send(normal_close()).await.map_err(broken)
+    socket.send(normal_close()).await.map_err(broken)?;
+    drain(socket).await;
+    Ok(())
 }
 
 /// Serves one command: `client` speaks WebSocket, `node` SPDY, both already upgraded.
@@ -282,16 +281,16 @@ where
         sink.send(Message::Binary(status)).await.map_err(broken)?;
         sink.send(normal_close()).await.map_err(broken)
     };
-    tokio::pin!(inwards, outwards);
-    tokio::select! {
-        // The client has left: so does the command's connection.
-        ended = &mut inwards => ended,
-        ended = &mut outwards => {
-            // Reading on lets the client's own close arrive, without which it may see a reset.
-            let _ = timeout(CLOSE_DEADLINE, inwards).await;
-            ended
+    let ended = {
+        tokio::pin!(inwards, outwards);
+        tokio::select! {
+            // The client has left: so does the command's connection.
+            ended = &mut inwards => return ended,
+            ended = &mut outwards => ended,
         }
-    }
+    };
+    drain(messages).await;
+    ended
 }
 
 fn broken_spdy(error: SpdyError) -> io::Error {
@@ -312,54 +311,10 @@ async fn write<W: AsyncWrite + Unpin>(to: &Mutex<(W, Encoder)>, frames: &[Frame]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::DuplexStream;
+    use crate::streams::testing::kubelet;
     use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
     const ALL: CommandStreams = CommandStreams { stdin: true, stdout: true, stderr: true, tty: false };
-
-    /// A kubelet that speaks SPDY: takes the streams, echoes stdin to stdout and ends with a status.
-    async fn kubelet(mut io: DuplexStream, status: &'static [u8]) -> Vec<String> {
-        let (mut decoder, mut encoder, mut buffer) = (Decoder::default(), Encoder::default(), BytesMut::new());
-        let (mut kinds, mut seen) = (Vec::<(u32, String)>::new(), Vec::new());
-        let id_of =
-            |kinds: &[(u32, String)], name: &str| kinds.iter().find(|(_, kind)| kind == name).map(|(id, _)| *id);
-        loop {
-            let Some(frame) = decoder.decode(&mut buffer).unwrap() else {
-                if io.read_buf(&mut buffer).await.unwrap() == 0 {
-                    return seen;
-                }
-                continue;
-            };
-            let mut out = BytesMut::new();
-            let mut put = |frame| encoder.encode(&frame, &mut out).unwrap();
-            match frame {
-                Frame::SynStream { id, headers, .. } => {
-                    seen.push(format!("open {} {}", id, headers[0].1));
-                    kinds.push((id, headers[0].1.clone()));
-                    put(Frame::SynReply { id, fin: false, headers: vec![] });
-                    put(Frame::Ping(2));
-                }
-                Frame::Data { id, fin, data } => {
-                    let kind = kinds.iter().find(|(own, _)| *own == id).unwrap().1.clone();
-                    seen.push(format!("{kind} {} {fin}", String::from_utf8_lossy(&data)));
-                    if let Some(stdout) = id_of(&kinds, "stdout") {
-                        put(Frame::Data { id: stdout, fin: false, data });
-                    }
-                    if fin {
-                        for (id, kind) in &kinds {
-                            let data = if kind == "error" { Bytes::from_static(status) } else { Bytes::new() };
-                            put(Frame::Data { id: *id, fin: true, data });
-                        }
-                    }
-                }
-                Frame::Ping(id) => assert_eq!(id, 2, "pings come back as they were"),
-                other => panic!("{other:?}"),
-            }
-            if io.write_all(&out).await.is_err() {
-                return seen;
-            }
-        }
-    }
 
     async fn run(streams: CommandStreams, send: &[&[u8]], status: &'static [u8]) -> (Vec<Vec<u8>>, Vec<String>, u16) {
         let (near, far) = tokio::io::duplex(1 << 16);

@@ -210,6 +210,13 @@ fn quiet(ended: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::{NodeConnector, NodeIo, testing::kubelet};
+    use async_trait::async_trait;
+    use futures::{SinkExt, StreamExt};
+    use hyper::{server::conn::http1, service::service_fn};
+    use std::{convert::Infallible, sync::Arc, time::Duration};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest};
 
     #[test]
     fn the_clients_protocols_decide() {
@@ -249,5 +256,136 @@ mod tests {
         assert!(!request.headers().contains_key(header::AUTHORIZATION));
         assert!(request.headers().contains_key(header::ACCEPT));
         assert_eq!(request.uri().path(), "/exec/ns/p/c");
+    }
+
+    const PIPE_BYTES: usize = 1 << 16;
+
+    /// Nodes whose kubelet upgrades `/exec` to SPDY streams, `/portForward` to an echo, and refuses the rest.
+    struct Nodes(Tasks);
+
+    async fn answer(mut request: Request<hyper::body::Incoming>, tasks: Tasks) -> Result<Response<String>, Infallible> {
+        let path = request.uri().path().to_owned();
+        let upgrade = request.headers().get(header::UPGRADE).cloned();
+        let protocol = request.headers().get(STREAM_PROTOCOL).cloned();
+        if path == "/missing" || upgrade.as_ref().is_none_or(|name| name != SPDY) {
+            return Ok(Response::builder().status(404).body("pod does not exist".to_owned()).unwrap());
+        }
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        tasks.spawn("kubelet", OnError::Log, async move {
+            let mut io = TokioIo::new(on_upgrade.await.unwrap());
+            if path == "/portForward" {
+                let mut bytes = [0; 5];
+                io.read_exact(&mut bytes).await.unwrap();
+                io.write_all(&bytes).await.unwrap();
+                io.shutdown().await.unwrap();
+            } else {
+                kubelet(io, b"").await;
+            }
+            Ok::<(), Infallible>(())
+        });
+        let mut answer = Response::builder().status(101).header("Connection", "Upgrade").header("Upgrade", SPDY);
+        if let Some(protocol) = protocol {
+            answer = answer.header(STREAM_PROTOCOL, protocol);
+        }
+        Ok(answer.body(String::new()).unwrap())
+    }
+
+    #[async_trait]
+    impl NodeConnector for Nodes {
+        async fn connect(&self, node: &str, _: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
+            if node == "gone" {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            let (near, far) = tokio::io::duplex(PIPE_BYTES);
+            let tasks = self.0.clone();
+            let service = service_fn(move |request| answer(request, tasks.clone()));
+            let serve = http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades();
+            self.0.spawn("node", OnError::Log, serve);
+            Ok(Box::new(near))
+        }
+    }
+
+    /// An API server that sends every request to `path` on `node`; returns the client's end.
+    fn api(tasks: &Tasks, node: &str, path: &str, command: Option<CommandStreams>) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let to = StreamTarget {
+            node: node.to_owned(),
+            target: NodeTarget::Kubelet,
+            path_and_query: path.to_owned(),
+            command,
+        };
+        let (inner, connector) = (tasks.clone(), Arc::new(Nodes(tasks.clone())));
+        let service = service_fn(move |request| {
+            let (to, connector, tasks) = (to.clone(), connector.clone(), inner.clone());
+            async move { serve_upgrade(request, to, connector, &tasks).await }
+        });
+        let serve = http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades();
+        tasks.spawn("api", OnError::Log, serve);
+        near
+    }
+
+    async fn dial(io: DuplexStream, protocol: &'static str) -> Result<Vec<String>, Error> {
+        let mut request = "ws://api/x".into_client_request()?;
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        let (mut socket, _) = tokio_tungstenite::client_async(request, io).await?;
+        let tunnelled = protocol.starts_with(TUNNEL_PREFIX);
+        let messages: &[&[u8]] = if tunnelled { &[b"he", b"llo"] } else { &[b"\0hello", b"\xff\0"] };
+        for message in messages {
+            socket.send(Message::Binary(Bytes::from_static(message))).await?;
+        }
+        let mut seen = Vec::new();
+        while let Some(message) = socket.next().await {
+            match message? {
+                Message::Binary(bytes) => seen.push(String::from_utf8_lossy(&bytes).into_owned()),
+                Message::Close(frame) => seen.push(format!("close {}", frame.map_or(0, |frame| frame.code.into()))),
+                _ => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    #[tokio::test]
+    async fn clients_and_kubelets_meet_over_real_upgrades() {
+        let tasks = Tasks::root("test");
+        let streams = Some(CommandStreams { stdin: true, stdout: true, stderr: true, tty: false });
+        let exec = dial(api(&tasks, "n", "/exec/ns/p/c", streams), V5_PROTOCOL).await.unwrap();
+        assert_eq!(exec, ["\u{1}", "\u{1}hello", "\u{3}{\"metadata\":{},\"status\":\"Success\"}", "close 1000"]);
+        let forward = dial(api(&tasks, "n", "/portForward", None), "SPDY/3.1+portforward.k8s.io").await.unwrap();
+        assert_eq!((forward.concat().as_str(), forward.last().unwrap().as_str()), ("helloclose 1000", "close 1000"));
+        tasks.shutdown(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test]
+    async fn refusals_reach_the_client() {
+        let tasks = Tasks::root("test");
+        let streams = Some(CommandStreams { stdout: true, ..CommandStreams::default() });
+        for (node, path, text) in [("n", "/missing", "pod does not exist"), ("gone", "/exec", "not connected")] {
+            let told = dial(api(&tasks, node, path, streams), V5_PROTOCOL).await.unwrap();
+            assert!(told[0].starts_with("\u{3}{") && told[0].contains(text), "{told:?}");
+            assert_eq!(told[1], "close 1000");
+        }
+        // Before the client is answered, the node's own refusal is the answer.
+        let refused = dial(api(&tasks, "n", "/missing", None), "SPDY/3.1+portforward.k8s.io").await.unwrap_err();
+        assert!(matches!(&refused, Error::Http(answer) if answer.status() == 404), "{refused:?}");
+        tasks.shutdown(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_of_the_clients_own_is_passed_on() {
+        let tasks = Tasks::root("test");
+        let mut client = api(&tasks, "n", "/portForward", None);
+        let request = "POST /x HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.starts_with("http/1.1 101 ") && head.contains("x-stream-protocol-version: portforward.k8s.io"));
+        client.write_all(b"hello").await.unwrap();
+        let mut echo = Vec::new();
+        client.read_to_end(&mut echo).await.unwrap();
+        assert_eq!(echo, b"hello");
+        tasks.shutdown(Duration::from_secs(5)).await;
     }
 }

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::{io, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -18,6 +21,9 @@ use tokio_tungstenite::{
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Bytes of one message to a client.
 const MESSAGE_BYTES: usize = 32 << 10;
+
+/// After a close the client has this long to take what is left and to answer.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The WebSocket protocols that a client offers, in its order; `None` when this is no WebSocket handshake.
 #[must_use]
@@ -54,6 +60,17 @@ pub(super) async fn server<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> WebSocke
 /// The orderly end; with any other code kubectl reports a failure.
 pub(super) fn normal_close() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
+/// Reads until the client has answered the close: whoever hangs up earlier resets the connection, and what the
+/// client has not read yet is lost.
+pub(super) async fn drain<S>(mut messages: S)
+where
+    S: futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+{
+    let until_end = async { while let Some(Ok(_)) = messages.next().await {} };
+    // A client that never answers has had its time.
+    let _ = timeout(CLOSE_DEADLINE, until_end).await;
 }
 
 pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -96,17 +113,19 @@ where
         }
         sink.send(normal_close()).await.map_err(broken)
     };
-    // When the node has ended there is nothing left to say; when the client has, the node may still answer.
-    tokio::pin!(inwards, outwards);
-    tokio::select! {
-        ended = &mut outwards => ended,
-        ended = &mut inwards => {
-            ended?;
-            // The client may be gone: what cannot be delivered is dropped.
-            let _ = outwards.await;
-            Ok(())
+    let ended = {
+        tokio::pin!(inwards, outwards);
+        tokio::select! {
+            ended = &mut outwards => ended,
+            // The client has said all that it will; the node may still answer.
+            ended = &mut inwards => match ended {
+                Ok(()) => outwards.await,
+                broken => broken,
+            },
         }
-    }
+    };
+    drain(messages).await;
+    ended
 }
 
 #[cfg(test)]
