@@ -196,6 +196,16 @@ impl Authority {
     }
 }
 
+/// Draws a first random number: the TLS library's generator takes some fifty milliseconds to start, once a
+/// process. Called on a blocking thread at start, it keeps that out of the first cluster's way.
+///
+/// # Errors
+/// When the generator fails.
+pub fn warm_up() -> Result<(), PkiError> {
+    let mut byte = [0];
+    aws_lc_rs::rand::fill(&mut byte).map_err(|_| PkiError::Unsupported("no random numbers"))
+}
+
 fn params(common_name: &str, organizations: &[String], validity: Validity) -> Result<CertificateParams, PkiError> {
     let mut name = DistinguishedName::new();
     if organizations.len() > MAX_ORGANIZATIONS {

@@ -11,7 +11,7 @@ mod jwt;
 mod kubeconfig;
 mod request;
 
-pub use authority::{Authority, ClientSpec, Leaf, ServerSpec, Usage, Validity, authority_hash, spki_hash};
+pub use authority::{Authority, ClientSpec, Leaf, ServerSpec, Usage, Validity, authority_hash, spki_hash, warm_up};
 pub use cluster::{ClusterPki, ClusterPkiSpec};
 pub use error::PkiError;
 pub use jwt::{JwtError, KeyRing, SigningKey, VerifyingKey};

@@ -68,3 +68,34 @@ pub fn standard_chain(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Admis
         vec![Box::new(ResourceQuota)],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_upstreams_and_quota_is_last() {
+        let rbac = Arc::new(Rbac::default());
+        let chain = standard_chain(rbac.clone(), rbac);
+        let expected = [
+            "NamespaceLifecycle",
+            "LimitRanger",
+            "ServiceAccount",
+            "NodeRestriction",
+            "TaintNodesByCondition",
+            "PodSecurity",
+            "Priority",
+            "DefaultTolerationSeconds",
+            "DefaultStorageClass",
+            "StorageObjectInUseProtection",
+            "PersistentVolumeClaimResize",
+            "RuntimeClass",
+            "Certificates",
+            "DefaultIngressClass",
+            "PodTopologyLabels",
+            "RBACEscalation",
+            "ResourceQuota",
+        ];
+        assert_eq!(chain.names().collect::<Vec<_>>(), expected);
+    }
+}
