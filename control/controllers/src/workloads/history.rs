@@ -75,6 +75,9 @@ pub(super) fn present<'a>(
         return Present::Collision;
     }
     let mut labels = labels.clone();
+    if kind == Kind::DaemonSet {
+        labels.insert(REVISION_LABEL.to_owned(), hash.clone());
+    }
     labels.insert(HASH_LABEL.to_owned(), hash);
     let revision = ControllerRevision {
         metadata: ObjectMeta {

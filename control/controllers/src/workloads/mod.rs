@@ -1,5 +1,7 @@
 //! Controllers of workloads: pods from templates.
 
+mod daemon;
+mod daemon_node;
 mod deployment;
 mod deployment_scale;
 mod deployment_status;
