@@ -76,14 +76,13 @@ impl CommandStreams {
         wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(channel, _)| channel).collect()
     }
 
-    /// From the `stdin`, `stdout`, `stderr` and `tty` parameters of a query.
+    /// From the `stdin`, `stdout`, `stderr` and `tty` parameters of a query: on when there, unless `false` or `0`.
     #[must_use]
     pub fn from_query(query: &str) -> Self {
         let on = |name: &str| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .any(|(key, value)| key == name && matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"))
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let value = pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+            value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
         };
         Self { stdin: on("stdin"), stdout: on("stdout"), stderr: on("stderr"), tty: on("tty") }
     }
@@ -397,7 +396,8 @@ mod tests {
         for (query, expected) in [
             ("container=c&stdin=true&stdout=1&tty=true&command=sh", CommandStreams { stderr: false, tty: true, ..ALL }),
             ("stdout=true&stderr=true", CommandStreams { stdin: false, ..ALL }),
-            ("stdin=false", CommandStreams::default()),
+            ("stdin=false&stdout=0", CommandStreams::default()),
+            ("stdin&stdout=yes&stderr=", ALL),
         ] {
             assert_eq!(CommandStreams::from_query(query), expected, "{query}");
         }
