@@ -8,16 +8,16 @@ use timonel_cloud_core::Subject;
 /// Longest message that the API takes.
 const MESSAGE_BYTES: usize = 1024;
 
-/// Path and body of an event about `subject`.
+/// Path and body of an event about `subject`. `serial` tells events of one instant apart.
 pub(crate) fn event(
     subject: &Subject,
     source: &str,
     (warning, reason, message): (bool, &str, &str),
-    now: Timestamp,
+    (now, serial): (Timestamp, u32),
 ) -> (String, Value) {
     let (api_version, kind, _) = subject.kind.names();
     let namespace = subject.namespace.as_deref().unwrap_or("default");
-    let name = format!("{}.{:x}", subject.name, now.as_nanosecond());
+    let name = format!("{}.{:x}", subject.name, now.as_nanosecond().saturating_add(i128::from(serial)));
     let mut end = message.len().min(MESSAGE_BYTES);
     while !message.is_char_boundary(end) {
         end -= 1;
@@ -44,7 +44,7 @@ mod tests {
     fn long_messages_are_cut_between_characters() {
         let subject = Subject::absent(Kind::Node, "n");
         let message = "é".repeat(MESSAGE_BYTES);
-        let (path, body) = event(&subject, "s", (true, "R", &message), Timestamp::UNIX_EPOCH);
+        let (path, body) = event(&subject, "s", (true, "R", &message), (Timestamp::UNIX_EPOCH, 0));
         assert_eq!(path, "/api/v1/namespaces/default/events");
         assert_eq!(body["message"].as_str().unwrap().len(), MESSAGE_BYTES);
     }

@@ -10,7 +10,13 @@ use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use timonel_cloud_core::{
     Act, Action, Cloud, CloudCall, CloudError, InstanceId, InstanceState, Kind, Outcome, Subject,
 };
@@ -46,6 +52,7 @@ pub(crate) struct Executor {
     clock: Clock,
     source: &'static str,
     retries: Mutex<Retries>,
+    events: AtomicU32,
 }
 
 impl Executor {
@@ -56,7 +63,15 @@ impl Executor {
         clock: Clock,
         source: &'static str,
     ) -> Self {
-        Self { client, cloud, cluster: cluster.to_owned(), clock, source, retries: Mutex::default() }
+        Self {
+            client,
+            cloud,
+            cluster: cluster.to_owned(),
+            clock,
+            source,
+            retries: Mutex::default(),
+            events: AtomicU32::new(0),
+        }
     }
 
     /// When the next failed subject may be tried again.
@@ -207,7 +222,8 @@ impl Executor {
         if subject.uid.is_empty() {
             return;
         }
-        let (path, body) = event(subject, self.source, (*warning, reason, message), self.clock.now());
+        let serial = self.events.fetch_add(1, Ordering::Relaxed);
+        let (path, body) = event(subject, self.source, (*warning, reason, message), (self.clock.now(), serial));
         let request = Request::post(&path).header("content-type", "application/json").body(body.to_string());
         let Ok(request) = request else { return };
         if let Err(error) = self.client.request_text(request.map(String::into_bytes)).await {

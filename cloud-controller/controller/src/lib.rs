@@ -7,6 +7,8 @@ mod cluster;
 mod config;
 mod events;
 mod execute;
+#[cfg(test)]
+mod fake_api;
 mod fleet;
 mod retries;
 mod watch;

@@ -50,6 +50,9 @@ struct Flags {
     /// Gives nodes without pod range one out of this.
     #[arg(long, env = "TIMONEL_POD_RANGE")]
     pod_range: Option<Ipv4Net>,
+    /// Takes the local cloud off this machine, with all its data, and ends.
+    #[arg(long)]
+    destroy: bool,
     /// Filter of the log, such as `info,timonel_cloud_controller=debug`.
     #[arg(long, env = "TIMONEL_LOG", default_value = "info")]
     log: String,
@@ -65,6 +68,9 @@ async fn main() -> Result<()> {
         ..TelemetryConfig::default()
     })?;
     let (clock, tasks) = (Clock::system(), Tasks::root("cloud-controller"));
+    if flags.destroy {
+        return Ok(LocalCloud::destroy_all(&local(&flags)).await?);
+    }
     let cloud = open(&flags, &clock, &tasks).await?;
     let client = connect(&flags).await?;
     let mut config = CloudControllerConfig::new(&flags.cluster_name, cloud.provider());
@@ -87,15 +93,19 @@ async fn connect(flags: &Flags) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-async fn open(flags: &Flags, clock: &Clock, tasks: &Tasks) -> Result<Arc<dyn Cloud>> {
-    if flags.cloud != "local" {
-        bail!("there is no cloud {:?}: want local", flags.cloud);
-    }
+fn local(flags: &Flags) -> LocalConfig {
     let command = ["sh", "-c", &flags.machine_command].map(str::to_owned).into();
     let mut config = LocalConfig::new(&flags.local_name, flags.data.clone(), command);
     config.public_range = flags.public_range;
     config.machine_range = flags.machine_range;
-    let cloud = LocalCloud::open(config, clock.clone(), Entropy::system(), tasks).await?;
+    config
+}
+
+async fn open(flags: &Flags, clock: &Clock, tasks: &Tasks) -> Result<Arc<dyn Cloud>> {
+    if flags.cloud != "local" {
+        bail!("there is no cloud {:?}: want local", flags.cloud);
+    }
+    let cloud = LocalCloud::open(local(flags), clock.clone(), Entropy::system(), tasks).await?;
     for name in &flags.machines {
         let order = MachineOrder {
             token: format!("{}/{name}", flags.cluster_name),

@@ -104,7 +104,7 @@ fn plan_lost(view: &NodeView<'_>, memory: &mut NodeMemory, lost: &[(&Arc<Node>, 
     for (node, listed_gone) in lost {
         let Some(id) = id(node) else { continue };
         let verdict = memory.absences.missed(&id, view.observed, *listed_gone);
-        if mass && !listed_gone || !listed_gone && is_ready(node) {
+        if !listed_gone && (mass || is_ready(node)) {
             continue;
         }
         match verdict {

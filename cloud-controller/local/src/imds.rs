@@ -281,7 +281,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn ask(method: Method, path: &str, headers: &[(&'static str, &str)], now: i64, who: &str) -> (u16, String) {
+    fn ask(method: &Method, path: &str, headers: &[(&'static str, &str)], now: i64, who: &str) -> (u16, String) {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
         let id = InstanceId::from(who);
         let entries = vec![
@@ -292,7 +292,7 @@ mod tests {
         let caller = Caller { id: &id, entries };
         let headers: HeaderMap =
             headers.iter().map(|(k, v)| (http::HeaderName::from_static(k), v.parse().unwrap())).collect();
-        let response = respond(&caller, (&method, path, &headers), &key, [1; NONCE_BYTES], at(now));
+        let response = respond(&caller, (method, path, &headers), &key, [1; NONCE_BYTES], at(now));
         let status = response.status().as_u16();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let body = runtime.block_on(http_body_util::BodyExt::collect(response.into_body())).unwrap();
@@ -301,11 +301,11 @@ mod tests {
 
     #[test]
     fn a_token_is_needed_and_is_one_machines() {
-        let (status, token) = ask(Method::PUT, "/latest/api/token", &[(TTL_HEADER, "60")], 0, "i-1");
+        let (status, token) = ask(&Method::PUT, "/latest/api/token", &[(TTL_HEADER, "60")], 0, "i-1");
         assert_eq!(status, 200);
         let token: &str = &token;
         let get = |headers: &[(&'static str, &str)], now, who| {
-            ask(Method::GET, "/latest/meta-data/instance-id", headers, now, who)
+            ask(&Method::GET, "/latest/meta-data/instance-id", headers, now, who)
         };
         assert_eq!(get(&[(TOKEN_HEADER, token)], 59, "i-1"), (200, "i-1".to_owned()));
         assert_eq!(get(&[(TOKEN_HEADER, token)], 60, "i-1").0, 401, "expired");
@@ -326,7 +326,7 @@ mod tests {
             (Method::GET, Some("1"), 405),
         ] {
             let headers: Vec<_> = ttl.map(|ttl| (TTL_HEADER, ttl)).into_iter().collect();
-            assert_eq!(ask(method, "/latest/api/token", &headers, 0, "i-1").0, status, "{ttl:?}");
+            assert_eq!(ask(&method, "/latest/api/token", &headers, 0, "i-1").0, status, "{ttl:?}");
         }
     }
 

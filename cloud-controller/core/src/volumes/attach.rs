@@ -72,10 +72,10 @@ impl<'a> Look<'a> {
         }
         let volume = match self.volume() {
             Ok(volume) => volume,
-            Err(message) => return self.show_error(&subject, message),
+            Err(message) => return self.show_error(&subject, &message),
         };
         let Some(instance) = self.instance().filter(|i| i.state != InstanceState::Gone) else {
-            return self.show_error(&subject, format!("node {} has no instance", self.attachment.spec.node_name));
+            return self.show_error(&subject, &format!("node {} has no instance", self.attachment.spec.node_name));
         };
         match &volume.attachment {
             None => Some(subject.call(CloudCall::AttachVolume(volume.id.clone(), instance.id.clone()))),
@@ -91,7 +91,7 @@ impl<'a> Look<'a> {
             Some(have) if !self.claimed_elsewhere() => {
                 Some(subject.call(CloudCall::DetachVolume(volume.id.clone(), have.instance.clone())))
             }
-            Some(have) => self.show_error(&subject, format!("the volume is attached to instance {}", have.instance)),
+            Some(have) => self.show_error(&subject, &format!("the volume is attached to instance {}", have.instance)),
         }
     }
 
@@ -113,10 +113,10 @@ impl<'a> Look<'a> {
         Some(subject.patch(json!({ "metadata": { "finalizers": finalizers } })))
     }
 
-    fn show_error(&self, subject: &Subject, message: String) -> Option<Action> {
+    fn show_error(&self, subject: &Subject, message: &str) -> Option<Action> {
         let status = self.attachment.status.as_ref();
         let shown = status.and_then(|s| s.attach_error.as_ref()).and_then(|e| e.message.as_deref());
-        (shown != Some(message.as_str())).then(|| {
+        (shown != Some(message)).then(|| {
             let error = json!({ "time": Time(self.view.now), "message": message });
             subject.patch_status(&json!({ "attached": false, "attachError": error }))
         })

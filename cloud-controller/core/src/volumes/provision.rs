@@ -163,7 +163,7 @@ fn grow(
     let have = storage(claim.status.as_ref().and_then(|status| status.capacity.as_ref()));
     let want = requested(spec);
     // A status without capacity is the binder's to fill first.
-    if have == 0 || want <= have || !class.is_some_and(|class| class.allow_volume_expansion == Some(true)) {
+    if have == 0 || want <= have || class.is_none_or(|class| class.allow_volume_expansion != Some(true)) {
         return None;
     }
     let subject = Subject::of(Kind::PersistentVolumeClaim, &claim.metadata);
