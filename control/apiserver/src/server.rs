@@ -1,7 +1,7 @@
 //! One cluster's API server: the parts put together, and the way of a request through them.
 
 use crate::{
-    admission::{AdmissionChain, Lookup},
+    admission::{AdmissionChain, Lookup, standard_chain},
     authn::{Authenticator, User, impersonate},
     authz::{self, Authorizer, Rbac, forbidden_message},
     body::Body,
@@ -59,7 +59,7 @@ pub struct ApiServer {
     pub(crate) services: Services,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    pub(crate) documents: crate::discovery::Documents,
+    pub(crate) public_address: String,
 }
 
 impl ApiServer {
@@ -81,6 +81,7 @@ impl ApiServer {
             entropy: entropy.clone(),
         };
         let rbac = Arc::new(Rbac::default());
+        let authorizer: Arc<dyn Authorizer> = Arc::new(authz::standard(rbac.clone()));
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -91,13 +92,13 @@ impl ApiServer {
             services,
             cache,
             metrics: Metrics::default(),
-            documents: crate::discovery::Documents::default(),
+            public_address: config.public_address,
             authenticator: Authenticator::new(config.authentication, config.keys),
-            authorizer: Arc::new(authz::standard(rbac.clone())),
+            admission: standard_chain(rbac.clone(), authorizer.clone()),
+            authorizer,
             rbac,
-            admission: AdmissionChain::new(Vec::new(), Vec::new()),
         });
-        registry::bootstrap(&server).await.map_err(StartError::Bootstrap)?;
+        registry::bootstrap(&server, config.advertise).await.map_err(StartError::Bootstrap)?;
         Ok(server)
     }
 
@@ -149,7 +150,7 @@ impl ApiServer {
         }
         self.authorize(&user, info)?;
         if !info.is_resource || info.resource.is_empty() {
-            return crate::discovery::serve(self, parts, query, info);
+            return crate::discovery::serve(self, parts, query, info).await;
         }
         let resources = self.resources.load_full();
         let view = resources.get(&info.group, &info.version, &info.resource);

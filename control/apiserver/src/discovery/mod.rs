@@ -1,26 +1,211 @@
 //! What there is: versions, health, metrics, discovery and OpenAPI.
+//!
+//! Documents are made on first use, once per scheme, and shared by all clusters that serve it.
+
+mod groups;
+mod health;
+mod openapi;
+mod paths;
+mod schemas;
 
 use crate::{
     ApiServer,
-    http::{Answer, Query, RequestInfo},
+    http::{self as wire, Answer, Query, RequestInfo},
 };
-use timonel_api::Status;
+use ::http::{HeaderMap, header, request::Parts};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+use timonel_api::{Scheme, Status};
 
-/// Documents that are made once per scheme.
-#[derive(Debug, Default)]
-pub(crate) struct Documents {}
+/// Schemes whose documents are kept at a time: the built-in one, the fleet's, and a few with custom resources.
+const MAX_SCHEMES: usize = 8;
+
+/// The version that this server is compatible with.
+const GIT_VERSION: &str = concat!("v1.36.2+timonel-", env!("CARGO_PKG_VERSION"));
+
+/// A document with the tag by which clients tell whether theirs is still good.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) bytes: Bytes,
+    pub(crate) tag: String,
+}
+
+impl Document {
+    fn new(json: &Json) -> Self {
+        let bytes = serde_json::to_vec(json).unwrap_or_default();
+        let tag = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { bytes: bytes.into(), tag }
+    }
+}
+
+/// The documents of one scheme.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    scheme: Arc<Scheme>,
+    made: Mutex<HashMap<String, Document>>,
+}
+
+static SHARED: Mutex<Vec<(Weak<Scheme>, Arc<Documents>)>> = Mutex::new(Vec::new());
+
+impl Documents {
+    /// Those of a scheme, shared with every other server of it.
+    pub(crate) fn of(scheme: &Arc<Scheme>) -> Arc<Self> {
+        let mut shared = SHARED.lock();
+        if let Some((_, known)) = shared.iter().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(scheme))) {
+            return known.clone();
+        }
+        let new = Arc::new(Self { scheme: scheme.clone(), made: Mutex::default() });
+        shared.truncate(MAX_SCHEMES - 1);
+        shared.insert(0, (Arc::downgrade(scheme), new.clone()));
+        new
+    }
+
+    fn get(&self, name: &str, make: impl FnOnce(&Scheme) -> Option<Json>) -> Option<Document> {
+        if let Some(known) = self.made.lock().get(name) {
+            return Some(known.clone());
+        }
+        let document = Document::new(&make(&self.scheme)?);
+        self.made.lock().insert(name.to_owned(), document.clone());
+        Some(document)
+    }
+}
 
 /// Answers a request about a path that is no resource.
-pub(crate) fn serve(
+pub(crate) async fn serve(
     server: &ApiServer,
-    parts: &http::request::Parts,
+    parts: &Parts,
     query: &Query<'_>,
     info: &RequestInfo<'_>,
 ) -> Result<Answer, Status> {
-    let _ = (parts, query);
-    match info.path {
-        "/healthz" | "/livez" | "/readyz" => Ok(Answer::text(200, "ok")),
-        "/metrics" => Ok(Answer::text(200, server.metrics.text())),
+    if !matches!(parts.method, ::http::Method::GET | ::http::Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    let documents = Documents::of(server.resources.load().scheme());
+    let headers = &parts.headers;
+    let segments: Vec<&str> = info.path.split('/').filter(|segment| !segment.is_empty()).collect();
+    match segments[..] {
+        [] => plain(headers, query, &root(&documents.scheme)),
+        ["version"] => plain(headers, query, &version()),
+        ["healthz" | "livez" | "readyz", ref rest @ ..] => health::answer(server, segments[0], rest, query).await,
+        ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics.text().into())),
+        [".well-known", "openid-configuration"] => {
+            let jwks = format!("https://{}/openid/v1/jwks", server.public_address);
+            plain(headers, query, &server.authenticator.openid_configuration(&jwks))
+        }
+        ["openid", "v1", "jwks"] => {
+            let bytes = serde_json::to_vec(&server.authenticator.jwks()).unwrap_or_default();
+            Ok(Answer::bytes(200, "application/jwk-set+json", bytes))
+        }
+        ["openapi", "v2"] => openapi::v2(&documents, headers),
+        ["openapi", "v3"] => openapi::v3_index(&documents, headers),
+        ["openapi", "v3", ref rest @ ..] => openapi::v3_group(&documents, headers, query, &rest.join("/")),
+        ["api"] => groups::core(server, &documents, headers, query),
+        ["apis"] => groups::all(&documents, headers, query),
+        ["apis", group] => groups::one(&documents, headers, query, group),
+        ["api", version] => groups::resources(&documents, headers, query, "", version),
+        ["apis", group, version] => groups::resources(&documents, headers, query, group, version),
         _ => Err(Status::no_such_resource()),
+    }
+}
+
+/// A small document in the form the client asked for.
+fn plain(headers: &HeaderMap, query: &Query<'_>, json: &Json) -> Result<Answer, Status> {
+    let accept = wire::accept(headers, query)?;
+    let accept = wire::Accept { shape: wire::Shape::Whole, ..accept };
+    match accept.media {
+        wire::Media::Yaml => {
+            Ok(Answer::bytes(200, wire::YAML, crate::rules::to_yaml(&timonel_api::Value::from(json.clone()))?))
+        }
+        _ => Ok(Answer::json(200, serde_json::to_vec(json).unwrap_or_default().into(), &accept)),
+    }
+}
+
+/// A document with its tag: 304 to who has it.
+fn tagged(headers: &HeaderMap, content_type: &'static str, document: &Document) -> Answer {
+    let tag = format!("\"{}\"", document.tag);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let answer = if known.split(',').any(|candidate| candidate.trim() == tag) {
+        Answer::bytes(304, content_type, Bytes::new())
+    } else {
+        Answer::bytes(200, content_type, document.bytes.clone()).compressed_for(headers)
+    };
+    answer.with(header::ETAG, &tag).with(header::VARY, "Accept")
+}
+
+fn version() -> Json {
+    json!({
+        "major": "1",
+        "minor": "36",
+        "emulationMajor": "1",
+        "emulationMinor": "36",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": concat_platform(),
+    })
+}
+
+fn concat_platform() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{arch}", std::env::consts::OS)
+}
+
+/// The paths that `/` lists.
+fn root(scheme: &Scheme) -> Json {
+    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    for group in scheme.groups().iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
+    }
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+        paths.push(path.to_owned());
+    }
+    json!({ "paths": paths })
+}
+
+/// The hash by which clients tell that a resource is stored in another version.
+fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    STANDARD.encode(&Sha256::digest(format!("{group}/{version}/{kind}"))[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_upstreams() {
+        for (group, version, kind, hash) in
+            [("", "v1", "Pod", "xPOwRZ+Yhw8="), ("", "v1", "Node", "XwShjMxG9Fs="), ("", "v1", "ServiceAccount", "pbx9ZvyFpBE=")]
+        {
+            assert_eq!(storage_version_hash(group, version, kind), hash, "{kind}");
+        }
+    }
+
+    #[test]
+    fn documents_are_shared_and_tagged() {
+        let scheme = Scheme::kubernetes();
+        let (a, b) = (Documents::of(&scheme), Documents::of(&scheme));
+        assert!(Arc::ptr_eq(&a, &b));
+        let document = a.get("x", |_| Some(json!({"a": 1}))).unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(tagged(&headers, "text/plain", &document).finish(&[]).status(), 200);
+        headers.insert(header::IF_NONE_MATCH, format!("\"{}\"", document.tag).parse().unwrap());
+        assert_eq!(tagged(&headers, "text/plain", &document).finish(&[]).status(), 304);
     }
 }

@@ -1,8 +1,17 @@
 //! The objects that every cluster starts with. Only what is missing is written, in one transaction each hundred.
 
-use super::{commit::store_status, view::columns_of};
-use crate::{ApiServer, cache::encode};
-use timonel_api::{Status, Value, strategy};
+use super::{commit::store_status, service_plan, view::columns_of};
+use crate::{
+    ApiServer, Body, Caller,
+    authz::{BootstrapAction, plan_bootstrap},
+    cache::encode,
+    http::JSON,
+};
+use ::http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
+use ipnet::IpNet;
+use serde_json::json;
+use std::{net::SocketAddr, sync::Arc};
+use timonel_api::{Status, Value, Verb, strategy};
 use timonel_store::{Compare, Op, Store, Txn};
 
 /// Objects written in one transaction.
@@ -11,15 +20,106 @@ const BATCH: usize = 60;
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Writes what is missing.
-pub(crate) async fn bootstrap(server: &ApiServer) -> Result<(), Status> {
+/// Writes what is missing, and what lacks something of the default roles.
+pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketAddr>) -> Result<(), Status> {
     let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     objects.extend(priority_classes());
-    install(server, objects).await
+    objects.extend(service_range(&server.services.ranges));
+    let mut updates = Vec::new();
+    for write in plan_bootstrap(server.lookup.as_ref()) {
+        match write.action {
+            BootstrapAction::Create(object) => objects.push(object),
+            BootstrapAction::Update(object) => updates.push((Verb::Update, object)),
+            BootstrapAction::Replace(object) => updates.push((Verb::Delete, object)),
+        }
+    }
+    install(server, objects).await?;
+    for (verb, object) in updates {
+        repair(server, verb, &object).await?;
+    }
+    match advertise {
+        Some(address) if !server.services.ranges.is_empty() => publish(server, address).await,
+        _ => Ok(()),
+    }
+}
+
+/// Changes a default role as a client would, so that all rules hold. A binding cannot refer to another role:
+/// then it is deleted and made again.
+async fn repair(server: &Arc<ApiServer>, verb: Verb, object: &Value) -> Result<(), Status> {
+    let (kind, namespace) = (object.str_at(&["kind"]), object.str_at(&["metadata", "namespace"]));
+    let scope = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}/") };
+    let plural = format!("{}s", kind.to_ascii_lowercase());
+    let collection = format!("/apis/rbac.authorization.k8s.io/v1/{scope}{plural}");
+    let path = format!("{collection}/{}", object.str_at(&["metadata", "name"]));
+    if verb == Verb::Delete {
+        expect(send(server, "DELETE", &path, JSON, &Value::Null).await, &[404])?;
+        return expect(send(server, "POST", &collection, JSON, object).await, &[409]);
+    }
+    expect(send(server, "PUT", &path, JSON, object).await, &[409])
+}
+
+/// The Service by which pods find this API, and its endpoint.
+async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Result<(), Status> {
+    let Some(first) = server.services.ranges.first().map(|range| service_plan::nth(range, 1)) else { return Ok(()) };
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": first.to_string(), "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": address.port()}]},
+    });
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address.ip().to_string()}],
+            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+    });
+    for (collection, object, follows) in [
+        ("/api/v1/namespaces/default/services", service, false),
+        ("/api/v1/namespaces/default/endpoints", endpoints, true),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice, true),
+    ] {
+        let object = Value::from(object);
+        let path = format!("{collection}/kubernetes");
+        let exists = send(server, "GET", &path, JSON, &Value::Null).await.status().is_success();
+        if !exists {
+            expect(send(server, "POST", collection, JSON, &object).await, &[409])?;
+        } else if follows {
+            expect(send(server, "PATCH", &path, "application/merge-patch+json", &object).await, &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// A request of the server to itself.
+async fn send(server: &Arc<ApiServer>, method: &str, path: &str, ty: &'static str, body: &Value) -> Response<Body> {
+    let body = if body.is_null() { Body::empty() } else { timonel_api::encode_json(body).into() };
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(ty));
+    Box::pin(server.call(request, Caller::internal("apiserver"))).await
+}
+
+fn expect(response: Response<Body>, fine: &[u16]) -> Result<(), Status> {
+    let code = response.status().as_u16();
+    if response.status().is_success() || fine.contains(&code) {
+        return Ok(());
+    }
+    Err(Status::internal(format!("a default object was refused with code {code}")))
 }
 
 /// Stores those of `objects` that do not exist.
-pub(crate) async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> {
+async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> {
     let now = server.clock.now();
     let resources = server.resources.load_full();
     let mut steps = Vec::new();
@@ -81,4 +181,15 @@ fn priority_classes() -> [Value; 2] {
         class.set_at(&["description"], description);
         class
     })
+}
+
+/// The object that names the ranges of Services' addresses.
+fn service_range(ranges: &[IpNet]) -> Option<Value> {
+    if ranges.is_empty() {
+        return None;
+    }
+    let mut object = object("networking.k8s.io/v1", "ServiceCIDR", "kubernetes");
+    let ranges: Vec<Value> = ranges.iter().map(|range| Value::from(range.to_string())).collect();
+    object.set_at(&["spec", "cidrs"], ranges);
+    Some(object)
 }

@@ -151,7 +151,16 @@ impl Call<'_> {
     ) -> Result<Admitted, Status> {
         let kind = object.str_at(&["kind"]).to_owned();
         let kind = if kind.is_empty() { self.view.resource.kind.to_string() } else { kind };
-        let named = if self.info.is_named { &*self.info.name } else { "" };
+        let (found, within) = match old {
+            Some(old) => (old.str_at(&["metadata", "name"]), old.str_at(&["metadata", "namespace"])),
+            None => ("", ""),
+        };
+        let named = if self.info.is_named { &*self.info.name } else { found };
+        let namespace = match self.view.plural() {
+            "namespaces" if self.view.group().is_empty() => named,
+            _ if self.namespace().is_empty() => within,
+            _ => self.namespace(),
+        };
         let options = Value::object();
         let mut request = AdmissionRequest {
             operation,
@@ -160,7 +169,7 @@ impl Call<'_> {
             resource: &self.view.storage.plural,
             subresource: &self.info.subresource,
             kind: &kind,
-            namespace: if self.view.plural() == "namespaces" { &self.info.namespace } else { self.namespace() },
+            namespace,
             name: named,
             user: self.user,
             old,

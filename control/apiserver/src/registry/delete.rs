@@ -2,9 +2,9 @@
 
 use super::{
     answer,
-    call::{Call, read_body},
+    call::{Admitted, Call, read_body},
     commit::{self, Outcome, Put, lane_of},
-    read,
+    paired, read,
 };
 use crate::{
     admission::Operation,
@@ -104,7 +104,6 @@ enum Step {
 pub(crate) async fn delete(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     let options = DeleteOptions::read(call, body).await?;
     let name = &*call.info.name;
-    call.validate(Operation::Delete, &mut Value::Null, None)?;
     let deleted = delete_named(call, call.namespace(), name, &options).await?;
     answer::deleted(call, &deleted, name)
 }
@@ -129,6 +128,7 @@ pub(crate) async fn delete_named(
         let entry = call.view.slot.get(namespace, name).ok_or_else(|| call.view.not_found(name))?;
         let old = call.view.decode_stored(&entry)?;
         check_preconditions(call, name, options, &old)?;
+        let admitted = call.validate(Operation::Delete, &mut Value::Null, Some(&old))?;
         match decide(call, &old, options) {
             Step::Pending => return Ok(Deleted::Marked(call.view.present(old)?)),
             Step::Mark(new) if options.dry_run => return Ok(Deleted::Marked(call.view.present(*new)?)),
@@ -146,7 +146,7 @@ pub(crate) async fn delete_named(
             }
             Step::Remove if options.dry_run => return Ok(Deleted::Gone(call.view.present(old)?)),
             Step::Remove => {
-                if remove(call, &entry).await? {
+                if remove(call, &entry, admitted).await? {
                     return Ok(Deleted::Gone(call.view.present(old)?));
                 }
             }
@@ -301,8 +301,9 @@ pub(crate) fn is_released(new: &Value, old: &Value) -> bool {
 }
 
 /// Takes an object out of the store; `false` when it changed meanwhile.
-pub(crate) async fn remove(call: &Call<'_>, entry: &Arc<Entry>) -> Result<bool, Status> {
-    let beside = call.server.services.on_delete(call, entry)?;
+pub(crate) async fn remove(call: &Call<'_>, entry: &Arc<Entry>, admitted: Admitted) -> Result<bool, Status> {
+    let mut beside = call.server.services.on_delete(call, entry)?;
+    beside.extend(paired::steps(call.server, admitted.paired)?);
     let change = commit::Change {
         key: entry.key().clone(),
         based_on: entry.revision,
@@ -317,7 +318,6 @@ pub(crate) async fn remove(call: &Call<'_>, entry: &Arc<Entry>) -> Result<bool, 
 /// Answers DELETE of a collection.
 pub(crate) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     let options = DeleteOptions::read(call, body).await?;
-    call.validate(Operation::Delete, &mut Value::Null, None)?;
     let page = read::page(call).await?;
     for batch in page.entries.chunks(BATCH) {
         for entry in batch {

@@ -173,7 +173,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         return Ok(Attempt::Done(Written::DryRun(Box::new(new))));
     }
     if delete::is_released(&new, &old) {
-        return match delete::remove(call, entry).await? {
+        return match delete::remove(call, entry, admitted).await? {
             true => Ok(Attempt::Done(Written::DryRun(Box::new(new)))),
             false => Ok(Attempt::Raced { named: named.is_some() }),
         };

@@ -1,0 +1,62 @@
+//! `/healthz`, `/livez`, `/readyz`: whether the server works, check by check.
+
+use crate::{
+    ApiServer,
+    http::{Answer, Query},
+};
+use std::time::Duration;
+use timonel_api::Status;
+use timonel_store::Store;
+
+/// Time for the store to answer.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The checks of every endpoint, under upstream's names: the store stands where upstream asks etcd.
+const CHECKS: [&str; 5] = ["ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer"];
+
+/// Answers one of the endpoints, or one check of it.
+pub(super) async fn answer(
+    server: &ApiServer,
+    endpoint: &str,
+    rest: &[&str],
+    query: &Query<'_>,
+) -> Result<Answer, Status> {
+    let excluded: Vec<&str> = query.all("exclude").flat_map(|names| names.split(',')).collect();
+    let store = tokio::time::timeout(STORE_TIMEOUT, server.committer.store.revision()).await;
+    let works = |check: &str| check != "etcd" || matches!(store, Ok(Ok(_)));
+    if !rest.is_empty() {
+        let check = rest.join("/");
+        if !CHECKS.contains(&check.as_str()) {
+            return Err(Status::no_such_resource());
+        }
+        return Ok(if works(&check) { Answer::text(200, "ok") } else { failed(&check) });
+    }
+    let mut report = String::new();
+    let mut good = true;
+    for check in CHECKS {
+        if excluded.contains(&check) {
+            report.push_str(&format!("[+]{check} excluded: ok\n"));
+        } else if works(check) {
+            report.push_str(&format!("[+]{check} ok\n"));
+        } else {
+            report.push_str(&format!("[-]{check} failed: reason withheld\n"));
+            good = false;
+        }
+    }
+    for name in excluded.iter().filter(|name| !name.is_empty() && !CHECKS.contains(name)) {
+        report.push_str(&format!("warn: some health checks cannot be excluded: no matches for {name:?}\n"));
+    }
+    if !good {
+        report.push_str(&format!("{endpoint} check failed\n"));
+        return Ok(Answer::text(500, report));
+    }
+    if query.find("verbose").is_some() {
+        report.push_str(&format!("{endpoint} check passed\n"));
+        return Ok(Answer::text(200, report));
+    }
+    Ok(Answer::text(200, "ok"))
+}
+
+fn failed(check: &str) -> Answer {
+    Answer::text(500, format!("internal server error: {check} failed: reason withheld\n"))
+}

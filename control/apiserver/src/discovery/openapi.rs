@@ -1,0 +1,165 @@
+//! OpenAPI documents: version 2 as a whole, version 3 per group and version.
+
+use super::{Documents, paths, schemas, tagged};
+use crate::http::{Answer, JSON, Query, accept_ranges};
+use ::http::{HeaderMap, header};
+use serde_json::{Map, Value as Json, json};
+use timonel_api::{Scheme, Status};
+
+/// What one of the two versions of OpenAPI calls the same things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    pub(super) const fn reference(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+}
+
+/// `/openapi/v2`.
+pub(super) fn v2(documents: &Documents, headers: &HeaderMap) -> Result<Answer, Status> {
+    if !takes_json(headers) {
+        return Err(Status::not_acceptable(&[JSON]));
+    }
+    let document = documents.get("openapi/v2", |scheme| {
+        let mut needed = schemas::Needed::default();
+        let mut listed = Map::new();
+        for group in scheme.groups() {
+            for version in &group.versions {
+                listed.extend(paths::of(scheme, &group.name, version, Dialect::V2, &mut needed));
+            }
+        }
+        Some(json!({
+            "swagger": "2.0",
+            "info": {"title": "Kubernetes", "version": super::GIT_VERSION},
+            "paths": listed,
+            "definitions": schemas::all(scheme, needed, Dialect::V2),
+        }))
+    });
+    document.map(|document| tagged(headers, JSON, &document)).ok_or_else(Status::no_such_resource)
+}
+
+/// Clients that know only the protobuf form are told that there is none.
+fn takes_json(headers: &HeaderMap) -> bool {
+    let ranges = accept_ranges(headers);
+    let json = |kind: &str, subtype: &str| {
+        matches!((kind, subtype), ("*", "*") | ("application", "*" | "json")) || subtype.ends_with("+json")
+    };
+    ranges.is_empty() || ranges.iter().any(|range| json(range.kind, range.subtype))
+}
+
+fn group_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+fn group_document(documents: &Documents, group: &str, version: &str) -> Option<super::Document> {
+    documents.get(&format!("openapi/v3/{group}/{version}"), |scheme: &Scheme| {
+        scheme.resources_of(group, version).next()?;
+        let mut needed = schemas::Needed::default();
+        let listed = paths::of(scheme, group, version, Dialect::V3, &mut needed);
+        Some(json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": super::GIT_VERSION},
+            "paths": listed,
+            "components": {"schemas": schemas::all(scheme, needed, Dialect::V3)},
+        }))
+    })
+}
+
+/// `/openapi/v3`: where the documents are.
+pub(super) fn v3_index(documents: &Documents, headers: &HeaderMap) -> Result<Answer, Status> {
+    let document = documents.get("openapi/v3", |scheme| {
+        let mut listed = Map::new();
+        for group in scheme.groups() {
+            for version in &group.versions {
+                let path = group_path(&group.name, version);
+                let tag = group_document(documents, &group.name, version).map(|document| document.tag)?;
+                let url = format!("/openapi/v3/{path}?hash={tag}");
+                listed.insert(path, json!({ "serverRelativeURL": url }));
+            }
+        }
+        Some(json!({ "paths": listed }))
+    });
+    document.map(|document| tagged(headers, JSON, &document)).ok_or_else(Status::no_such_resource)
+}
+
+/// `/openapi/v3/apis/GROUP/VERSION`; a client that names the hash may keep what it gets.
+pub(super) fn v3_group(
+    documents: &Documents,
+    headers: &HeaderMap,
+    query: &Query<'_>,
+    path: &str,
+) -> Result<Answer, Status> {
+    let segments: Vec<&str> = path.split('/').collect();
+    let document = match segments[..] {
+        ["api", version] => group_document(documents, "", version),
+        ["apis", group, version] => group_document(documents, group, version),
+        _ => None,
+    };
+    let document = document.ok_or_else(Status::no_such_resource)?;
+    match query.find("hash") {
+        None => Ok(tagged(headers, JSON, &document)),
+        Some(hash) if hash == document.tag => {
+            Ok(tagged(headers, JSON, &document).with(header::CACHE_CONTROL, "public, immutable, max-age=31536000"))
+        }
+        Some(_) => {
+            let url = format!("/openapi/v3/{path}?hash={}", document.tag);
+            Ok(Answer::text(301, "").with(header::LOCATION, &url))
+        }
+    }
+}
+
+/// The extension that names kinds.
+pub(super) fn kind_extension(group: &str, version: &str, kind: &str) -> Json {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(document: &super::super::Document) -> Json {
+        serde_json::from_slice(&document.bytes).unwrap()
+    }
+
+    #[test]
+    fn a_group_document_has_what_kubectl_looks_for() {
+        let documents = Documents::of(&Scheme::kubernetes());
+        let apps = json(&group_document(&documents, "apps", "v1").unwrap());
+        let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"], kind_extension("apps", "v1", "Deployment"));
+        let names: Vec<_> = patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"), "{names:?}");
+        let schemas = &apps["components"]["schemas"];
+        let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-list-type"], "map");
+        assert_eq!(
+            schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"],
+            json!([kind_extension("apps", "v1", "Deployment")])
+        );
+        assert!(schemas.get("io.k8s.api.core.v1.Node").is_none(), "only what the group needs");
+    }
+
+    #[test]
+    fn every_reference_is_defined() {
+        let documents = Documents::of(&Scheme::kubernetes());
+        for group in documents.scheme.groups() {
+            for version in &group.versions {
+                let text = group_document(&documents, &group.name, version).unwrap();
+                let json = json(&text);
+                let text = String::from_utf8(text.bytes.to_vec()).unwrap();
+                for reference in text.split("\"#/components/schemas/").skip(1) {
+                    let name = reference.split('"').next().unwrap();
+                    assert!(json["components"]["schemas"].get(name).is_some(), "{}/{version}: {name}", group.name);
+                }
+            }
+        }
+    }
+}
