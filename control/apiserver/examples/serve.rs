@@ -32,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         advertise: Some("127.0.0.1:6443".parse()?),
         public_address: format!("127.0.0.1:{port}"),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
+        nodes: None,
     };
     let server = ApiServer::new(config, &tasks).await?;
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;

@@ -1,10 +1,14 @@
 //! What one cluster's API server is made of.
 
-use crate::authn::{AUTHENTICATED_GROUP, AuthnConfig, User, user_of_certificate};
+use crate::{
+    authn::{AUTHENTICATED_GROUP, AuthnConfig, User, user_of_certificate},
+    streams::NodeConnector,
+};
 use bytes::Bytes;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::{Arc, OnceLock},
@@ -41,6 +45,14 @@ pub struct Config {
     pub public_address: String,
     /// Seconds after which events are forgotten.
     pub event_ttl_seconds: u64,
+    /// The way to nodes; without one logs, exec and proxies answer that there is none.
+    pub nodes: Option<Arc<dyn NodeConnector>>,
+}
+
+impl fmt::Debug for dyn NodeConnector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("NodeConnector")
+    }
 }
 
 impl Config {

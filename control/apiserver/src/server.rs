@@ -10,6 +10,7 @@ use crate::{
     http::{self, Answer, Query, RequestInfo},
     lookup::CacheLookup,
     metrics::Metrics,
+    streams::NodeConnector,
     registry::{self, Call, Committer, Events, Resources, Services},
 };
 use ::http::{Request, Response};
@@ -60,6 +61,8 @@ pub struct ApiServer {
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) public_address: String,
+    pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
+    pub(crate) tasks: Tasks,
 }
 
 impl ApiServer {
@@ -93,6 +96,8 @@ impl ApiServer {
             cache,
             metrics: Metrics::default(),
             public_address: config.public_address,
+            nodes: config.nodes,
+            tasks: tasks.clone(),
             authenticator: Authenticator::new(config.authentication, config.keys),
             admission: standard_chain(rbac.clone(), authorizer.clone()),
             authorizer,
