@@ -44,6 +44,13 @@ impl From<CacheError> for StartError {
     }
 }
 
+/// A request taken apart.
+struct Incoming<'a> {
+    parts: &'a ::http::request::Parts,
+    extensions: ::http::Extensions,
+    body: Body,
+}
+
 /// One cluster's API.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -110,7 +117,8 @@ impl ApiServer {
     /// Answers one request.
     pub async fn call(&self, request: Request<Body>, caller: Caller) -> Response<Body> {
         let started = self.clock.now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let extensions = std::mem::take(&mut parts.extensions);
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let span = tracing::info_span!(
@@ -122,7 +130,7 @@ impl ApiServer {
             code = tracing::field::Empty,
         );
         let warnings = Mutex::default();
-        let served = self.served(&parts, body, &query, &info, &caller, &warnings).instrument(span.clone()).await;
+        let served = self.served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings).instrument(span.clone()).await;
         let known =
             !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
         let answer = served.unwrap_or_else(|status| Answer::status(&status));
@@ -136,13 +144,13 @@ impl ApiServer {
 
     async fn served(
         &self,
-        parts: &::http::request::Parts,
-        body: Body,
+        incoming: Incoming<'_>,
         query: &Query<'_>,
         info: &RequestInfo<'_>,
         caller: &Caller,
         warnings: &Mutex<Vec<String>>,
     ) -> Result<Answer, Status> {
+        let Incoming { parts, extensions, body } = incoming;
         let user = self.authenticate(&parts.headers, caller)?;
         let long =
             info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
@@ -165,7 +173,10 @@ impl ApiServer {
             view: view.clone(),
             info,
             query,
+            raw_query: parts.uri.query().unwrap_or(""),
+            method: &parts.method,
             headers: &parts.headers,
+            extensions: Mutex::new(extensions),
             user: &user,
             now: self.clock.now(),
             accept: http::accept(&parts.headers, query)?,

@@ -26,7 +26,11 @@ pub(crate) struct Call<'a> {
     pub(crate) view: Arc<View>,
     pub(crate) info: &'a RequestInfo<'a>,
     pub(crate) query: &'a Query<'a>,
+    pub(crate) raw_query: &'a str,
+    pub(crate) method: &'a ::http::Method,
     pub(crate) headers: &'a HeaderMap,
+    /// What the connection left with the request: the upgrade that a stream takes.
+    pub(crate) extensions: Mutex<::http::Extensions>,
     pub(crate) user: &'a User,
     pub(crate) now: jiff::Timestamp,
     pub(crate) accept: Accept,

@@ -120,6 +120,11 @@ impl View {
         &self.resource.plural
     }
 
+    /// The singular that messages name.
+    pub(crate) fn singular(&self) -> &str {
+        &self.resource.singular
+    }
+
     pub(crate) fn not_found(&self, name: &str) -> Status {
         Status::not_found(self.group(), self.plural(), name)
     }

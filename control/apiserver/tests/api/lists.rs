@@ -117,7 +117,7 @@ async fn versions_ask_for_the_past_or_the_future() {
 #[tokio::test(start_paused = true)]
 async fn shapes_and_encodings() {
     let world = with_maps(2).await;
-    let get = |accept: &'static str| world.send("GET", MAPS, &[("accept", accept)], "");
+    let get = async |accept: &str| world.send("GET", MAPS, &[("accept", accept)], "").await;
     let table = get("application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"].as_array().unwrap().len(), 2);

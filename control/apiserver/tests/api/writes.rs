@@ -161,8 +161,8 @@ async fn status_and_spec_are_apart() {
         .await
         .expect(200);
     assert_eq!((&status["status"]["replicas"], &status["spec"]["replicas"]), (&json!(2), &json!(1)));
-    let scaled = world.patch(&format!("{path}/d"), "merge", json!({"spec": {"replicas": 7}, "status": {"replicas": 0}}));
-    let scaled = scaled.await.expect(200);
+    let patch = json!({"spec": {"replicas": 7}, "status": {"replicas": 0}});
+    let scaled = world.patch(&format!("{path}/d"), "merge", patch).await.expect(200);
     assert_eq!((&scaled["status"]["replicas"], &scaled["metadata"]["generation"]), (&json!(2), &json!(2)));
 }
 
