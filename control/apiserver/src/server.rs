@@ -10,8 +10,8 @@ use crate::{
     http::{self, Answer, Query, RequestInfo},
     lookup::CacheLookup,
     metrics::Metrics,
-    streams::NodeConnector,
     registry::{self, Call, Committer, Events, Resources, Services},
+    streams::NodeConnector,
 };
 use ::http::{Request, Response};
 use arc_swap::ArcSwap;
@@ -130,7 +130,10 @@ impl ApiServer {
             code = tracing::field::Empty,
         );
         let warnings = Mutex::default();
-        let served = self.served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings).instrument(span.clone()).await;
+        let served = self
+            .served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings)
+            .instrument(span.clone())
+            .await;
         let known =
             !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
         let answer = served.unwrap_or_else(|status| Answer::status(&status));

@@ -82,19 +82,9 @@ impl Entry {
         }
     }
 
-    /// Whether `metadata.deletionTimestamp` is set.
-    pub(crate) fn is_deleting(&self) -> bool {
-        self.packed.is_deleting()
-    }
-
-    /// Whether it has owner references.
-    pub(crate) fn is_owned(&self) -> bool {
-        self.packed.is_owned()
-    }
-
-    /// All labels, in order of key.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.packed.labels()
+    /// Whether it holds what `stored` holds.
+    pub(crate) fn is(&self, stored: &[u8]) -> bool {
+        self.packed.is(stored)
     }
 
     /// The selectable field at a place of the resource's table.

@@ -1,13 +1,13 @@
 //! The form of an object in the store, and of the same object in the cache.
 //!
-//! Stored: a header of parsed columns (labels, selectable fields, flags), then the object's JSON without
+//! Stored: a header of parsed columns (labels, selectable fields), then the object's JSON without
 //! `apiVersion`, `kind` and `metadata.resourceVersion`, `metadata` first. The three are left out because the
 //! version is known only at commit and one object is served under several API versions. In the cache the
 //! revision is spliced in and `,{` put before, so that a list is its items joined without a copy of their own.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use timonel_api::{Object, Value, field_value};
-use timonel_store::{KeyValue, Revision};
+use bytes::{BufMut, Bytes};
+use timonel_api::{Limits, Object, Value, decode_json_untyped, encode_json_into, field_value};
+use timonel_store::Revision;
 
 /// First byte of every stored object; another one means a form that this program does not know.
 const FORMAT: u8 = 1;
@@ -16,8 +16,10 @@ const METADATA: &[u8] = b"\"metadata\":{";
 /// What the cached text starts with: the separator of list items and the opening brace.
 pub(super) const ITEM_START: &[u8] = b",{";
 
-const DELETING: u8 = 1;
-const OWNED: u8 = 2;
+/// What stands before the revision.
+const REVISION: &[u8] = b"\"resourceVersion\":\"";
+/// Bounds of what is stored: the store itself bounds its values.
+const LIMITS: Limits = Limits { bytes: usize::MAX, depth: 400 };
 
 /// What is kept beside an object's bytes so that selectors need not decode it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,18 +43,17 @@ pub(crate) enum StoredError {
 
 /// Encodes an object for the store; `apiVersion`, `kind` and `resourceVersion` of `object` are left out.
 pub(crate) fn encode(object: &Value, columns: &Columns) -> Bytes {
-    let mut out = BytesMut::with_capacity(1024);
+    let mut out = Vec::with_capacity(4096);
     encode_columns(&mut out, object, columns);
     encode_body(&mut out, object);
-    out.freeze()
+    out.into()
 }
 
-fn encode_columns(out: &mut BytesMut, object: &Value, columns: &Columns) {
+fn encode_columns(out: &mut Vec<u8>, object: &Value, columns: &Columns) {
     let metadata = object.get("metadata");
-    let has = |name| metadata.and_then(|m| m.get(name)).is_some();
-    let flags = if has("deletionTimestamp") { DELETING } else { 0 } | if has("ownerReferences") { OWNED } else { 0 };
     out.put_u8(FORMAT);
-    out.put_u8(flags);
+    // Room for flags.
+    out.put_u8(0);
     let start = out.len();
     out.put_u32_le(0);
     let labels = metadata.and_then(|m| m.get("labels")).and_then(Value::as_object);
@@ -69,18 +70,18 @@ fn encode_columns(out: &mut BytesMut, object: &Value, columns: &Columns) {
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-fn put_count(out: &mut BytesMut, count: usize) {
+fn put_count(out: &mut Vec<u8>, count: usize) {
     out.put_u16_le(u16::try_from(count).unwrap_or(u16::MAX));
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+fn put_text(out: &mut Vec<u8>, text: &str) {
     // Labels and selectable fields are far shorter; a longer one is cut and then matches nothing longer.
     let bytes = &text.as_bytes()[..text.len().min(usize::from(u16::MAX))];
     put_count(out, bytes.len());
     out.put_slice(bytes);
 }
 
-fn encode_body(out: &mut BytesMut, object: &Value) {
+fn encode_body(out: &mut Vec<u8>, object: &Value) {
     out.put_slice(METADATA);
     let empty = Object::new();
     let mut first = true;
@@ -99,19 +100,13 @@ fn encode_body(out: &mut BytesMut, object: &Value) {
     out.put_u8(b'}');
 }
 
-fn put_member(out: &mut BytesMut, name: &str, value: &Value, first: &mut bool) {
+fn put_member(out: &mut Vec<u8>, name: &str, value: &Value, first: &mut bool) {
     if !std::mem::take(first) {
         out.put_u8(b',');
     }
-    put_json(out, &name);
-    out.put_u8(b':');
-    put_json(out, value);
-}
-
-fn put_json<T: serde::Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
-    // A `Value` has text keys only and writing to memory does not fail, hence neither can this.
-    let done = serde_json::to_writer(out.writer(), value);
-    debug_assert!(done.is_ok(), "{done:?}");
+    encode_json_into(&Value::String(name.into()), out);
+    out.push(b':');
+    encode_json_into(value, out);
 }
 
 /// One object at one revision, as the cache holds it: columns and text in one allocation.
@@ -133,7 +128,7 @@ impl Packed {
         buffer.extend_from_slice(&stored[..columns]);
         buffer.extend_from_slice(ITEM_START);
         buffer.extend_from_slice(METADATA);
-        buffer.extend_from_slice(b"\"resourceVersion\":\"");
+        buffer.extend_from_slice(REVISION);
         buffer.extend_from_slice(number);
         buffer.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
         buffer.extend_from_slice(rest);
@@ -142,7 +137,7 @@ impl Packed {
 
     /// The same object under another revision (what a deletion shows).
     pub(super) fn at_revision(&self, revision: Revision) -> Self {
-        let text = &self.buffer[self.text_at + ITEM_START.len() + METADATA.len() + b"\"resourceVersion\":\"".len()..];
+        let text = &self.buffer[self.text_at + ITEM_START.len() + METADATA.len() + REVISION.len()..];
         let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let mut scratch = itoa_buffer();
         let number = format_revision(revision, &mut scratch);
@@ -169,14 +164,6 @@ impl Packed {
         self.buffer.len()
     }
 
-    pub(super) fn is_deleting(&self) -> bool {
-        self.buffer[1] & DELETING != 0
-    }
-
-    pub(super) fn is_owned(&self) -> bool {
-        self.buffer[1] & OWNED != 0
-    }
-
     /// Labels in order of key.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut reader = Reader(&self.buffer[6..self.text_at]);
@@ -196,14 +183,19 @@ impl Packed {
 
     /// The object as a tree, `resourceVersion` included, `apiVersion` and `kind` not.
     pub(super) fn decode(&self) -> Result<Value, StoredError> {
-        let json: serde_json::Value = serde_json::from_slice(&self.item_ref()[1..]).map_err(|_| StoredError::Body)?;
-        Ok(Value::from(json))
+        decode_json_untyped(&self.item_ref()[1..], &LIMITS).map_err(|_| StoredError::Body)
     }
-}
 
-/// The stored object as a tree with its revision, `apiVersion` and `kind` left out.
-pub(crate) fn decode(stored: &KeyValue) -> Result<Value, StoredError> {
-    Packed::new(&stored.value, stored.mod_revision)?.decode()
+    /// Whether this is what `stored` would be, its revision aside.
+    pub(super) fn is(&self, stored: &[u8]) -> bool {
+        let Ok(columns) = columns_end(stored) else { return false };
+        let start = self.text_at + ITEM_START.len() + METADATA.len() + REVISION.len();
+        let digits = self.buffer[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        // After the digits: the closing quote, and a comma unless there is no other member.
+        let rest = &self.buffer[start + digits + 1..];
+        let rest = rest.strip_prefix(b",").unwrap_or(rest);
+        self.buffer[..self.text_at] == stored[..columns] && stored[columns..].strip_prefix(METADATA) == Some(rest)
+    }
 }
 
 fn columns_end(stored: &[u8]) -> Result<usize, StoredError> {
@@ -276,7 +268,9 @@ mod tests {
 
     #[test]
     fn an_object_without_metadata_still_gets_a_revision() {
-        let packed = Packed::new(&encode(&value(serde_json::json!({"a": 1})), &NONE), 3).unwrap();
+        let stored = encode(&value(serde_json::json!({"a": 1})), &NONE);
+        let packed = Packed::new(&stored, 3).unwrap();
+        assert!(packed.is(&stored));
         assert_eq!(&packed.item()[..], br#",{"metadata":{"resourceVersion":"3"},"a":1}"#);
     }
 
@@ -285,7 +279,10 @@ mod tests {
         let packed = Packed::new(&encode(&pod(), &NONE), 9).unwrap();
         let later = packed.at_revision(1000);
         assert_eq!(later.item(), Packed::new(&encode(&pod(), &NONE), 1000).unwrap().item());
-        assert!(later.is_deleting() && !later.is_owned());
+        assert!(packed.is(&encode(&pod(), &NONE)) && later.is(&encode(&pod(), &NONE)));
+        let mut other = pod();
+        other.set_at(&["spec", "nodeName"], "n2");
+        assert!(!packed.is(&encode(&other, &NONE)) && !packed.is(b""));
     }
 
     #[test]

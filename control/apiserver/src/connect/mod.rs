@@ -12,10 +12,12 @@ use crate::{
     body::Body,
     http::Answer,
     registry::Call,
-    streams::{CommandStreams, NodeError, NodeTarget, SharedConnector, StreamTarget, send_to_node, serve_upgrade, strip_hop_by_hop, wants_upgrade},
+    streams::{
+        CommandStreams, NodeError, NodeTarget, SharedConnector, StreamTarget, send_to_node, serve_upgrade,
+        strip_hop_by_hop, wants_upgrade,
+    },
 };
 use ::http::{HeaderValue, Method, Request, Response, header};
-use std::sync::Arc;
 use target::Way;
 use timonel_api::{Status, Value};
 
@@ -29,6 +31,7 @@ const MAX_PAGE: usize = 3 << 20;
 /// Answers a request that goes on to a node.
 pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
     let subresource = &*call.info.subresource;
+    call.mutate(Operation::Connect, &mut Value::object(), None)?;
     call.validate(Operation::Connect, &mut Value::object(), None)?;
     let connector = call.server.nodes.clone().ok_or_else(|| Status::service_unavailable("no way to nodes"))?;
     let way = match (call.view.plural(), subresource) {
@@ -58,9 +61,11 @@ async fn upgrade(call: &Call<'_>, way: Way, connector: SharedConnector) -> Resul
     *request.method_mut() = call.method.clone();
     *request.headers_mut() = call.headers.clone();
     *request.extensions_mut() = std::mem::take(&mut *call.extensions.lock());
-    let command = matches!(&*call.info.subresource, "exec" | "attach").then(|| CommandStreams::from_query(call.raw_query));
+    let command =
+        matches!(&*call.info.subresource, "exec" | "attach").then(|| CommandStreams::from_query(call.raw_query));
     let to = StreamTarget { node: way.node, target: way.target, path_and_query: way.path_and_query, command };
-    let response = serve_upgrade(request, to, connector, &call.server.tasks).await.map_err(|error| node_status(&error))?;
+    let response =
+        serve_upgrade(request, to, connector, &call.server.tasks).await.map_err(|error| node_status(&error))?;
     Ok(Answer::foreign(response.map(Body::new)))
 }
 
@@ -148,4 +153,3 @@ async fn proxy(call: &Call<'_>, way: Way, connector: SharedConnector, body: Body
 fn kubelet(node: &str, path_and_query: String) -> Way {
     Way { node: node.to_owned(), target: NodeTarget::Kubelet, path_and_query, host: node.to_owned(), tls: false }
 }
-

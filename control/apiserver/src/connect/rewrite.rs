@@ -69,7 +69,10 @@ mod tests {
             ("<a href=\"/x\">t</a>", "<a href=\"/p/x\">t</a>"),
             ("<img src='/x'><a class=\"/y\">", "<img src='/p/x'><a class=\"/y\">"),
             ("<a href=\"http://h:1/x\">", "<a href=\"/p/x\">"),
-            ("<a href=\"http://other/x\"><a href=\"//cdn/x\"><a href=\"x\">", "<a href=\"http://other/x\"><a href=\"//cdn/x\"><a href=\"x\">"),
+            (
+                "<a href=\"http://other/x\"><a href=\"//cdn/x\"><a href=\"x\">",
+                "<a href=\"http://other/x\"><a href=\"//cdn/x\"><a href=\"x\">",
+            ),
             ("<a href=\"/p/x\">", "<a href=\"/p/x\">"),
             ("<a href=\"broken", "<a href=\"broken"),
         ] {

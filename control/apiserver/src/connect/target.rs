@@ -80,8 +80,11 @@ pub(super) fn log(call: &Call<'_>) -> Result<Option<Way>, Status> {
     }
     let path = format!("/containerLogs/{}/{}/{container}", call.namespace(), call.info.name);
     let kept = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
-    let query: Vec<(&str, &str)> =
-        kept.into_iter().filter_map(|name| Some((name, call.query.find(name)?))).filter(|(_, v)| !v.is_empty()).collect();
+    let query: Vec<(&str, &str)> = kept
+        .into_iter()
+        .filter_map(|name| Some((name, call.query.find(name)?)))
+        .filter(|(_, v)| !v.is_empty())
+        .collect();
     Ok(Some(kubelet(node, with_query(path, &query))))
 }
 
@@ -258,7 +261,13 @@ mod tests {
             (&["a", "b"], "b", Ok("b")),
             (&["a", "b"], "i", Ok("i")),
             (&["a"], "x", Err("container x is not valid for pod p")),
-            (&["a", "b"], "", Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]")),
+            (
+                &["a", "b"],
+                "",
+                Err(
+                    "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]",
+                ),
+            ),
         ] {
             let pod = pod_of(names);
             assert_eq!(container(&pod, asked).map_err(|status| status.message), expected.map_err(str::to_owned));
@@ -269,7 +278,11 @@ mod tests {
     fn streams_have_the_kubelets_paths() {
         let pod = pod_of(&["a"]);
         for (subresource, query, expected) in [
-            ("exec", "command=sh&command=-c&command=a%20b&stdin=true&stdout=true&tty=true&stderr=true", "/exec/n/p/a?command=sh&command=-c&command=a%20b&input=1&output=1&tty=1"),
+            (
+                "exec",
+                "command=sh&command=-c&command=a%20b&stdin=true&stdout=true&tty=true&stderr=true",
+                "/exec/n/p/a?command=sh&command=-c&command=a%20b&input=1&output=1&tty=1",
+            ),
             ("attach", "stdout=1&stderr=1", "/attach/n/p/a?output=1&error=1"),
             ("portforward", "ports=80&ports=81", "/portForward/n/p?port=80&port=81"),
         ] {

@@ -163,7 +163,8 @@ fn aggregated_list(scheme: &Scheme, version: &str, core: bool) -> Json {
     let groups = scheme.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Json> = groups
         .map(|group| {
-            let versions: Vec<Json> = group.versions.iter().map(|v| aggregated_version(scheme, &group.name, v)).collect();
+            let versions: Vec<Json> =
+                group.versions.iter().map(|v| aggregated_version(scheme, &group.name, v)).collect();
             let mut metadata = Map::new();
             metadata.insert("creationTimestamp".into(), Json::Null);
             if !core {
@@ -181,7 +182,8 @@ fn aggregated_list(scheme: &Scheme, version: &str, core: bool) -> Json {
 }
 
 fn aggregated_version(scheme: &Scheme, group: &str, version: &str) -> Json {
-    let mut resources: Vec<Json> = scheme.resources_of(group, version).map(|resource| aggregated_resource(resource)).collect();
+    let mut resources: Vec<Json> =
+        scheme.resources_of(group, version).map(|resource| aggregated_resource(resource)).collect();
     resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
     json!({"version": version, "resources": resources, "freshness": "Current"})
 }

@@ -12,7 +12,8 @@ use timonel_store::Store;
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The checks of every endpoint, under upstream's names: the store stands where upstream asks etcd.
-const CHECKS: [&str; 5] = ["ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer"];
+const CHECKS: [&str; 5] =
+    ["ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer"];
 
 /// Answers one of the endpoints, or one check of it.
 pub(super) async fn answer(

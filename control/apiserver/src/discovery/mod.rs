@@ -168,12 +168,15 @@ fn concat_platform() -> String {
 
 /// The paths that `/` lists.
 fn root(scheme: &Scheme) -> Json {
-    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    let mut paths =
+        vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
     for group in scheme.groups().iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+    for path in
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+    {
         paths.push(path.to_owned());
     }
     json!({ "paths": paths })
@@ -190,9 +193,11 @@ mod tests {
 
     #[test]
     fn hashes_are_upstreams() {
-        for (group, version, kind, hash) in
-            [("", "v1", "Pod", "xPOwRZ+Yhw8="), ("", "v1", "Node", "XwShjMxG9Fs="), ("", "v1", "ServiceAccount", "pbx9ZvyFpBE=")]
-        {
+        for (group, version, kind, hash) in [
+            ("", "v1", "Pod", "xPOwRZ+Yhw8="),
+            ("", "v1", "Node", "XwShjMxG9Fs="),
+            ("", "v1", "ServiceAccount", "pbx9ZvyFpBE="),
+        ] {
             assert_eq!(storage_version_hash(group, version, kind), hash, "{kind}");
         }
     }

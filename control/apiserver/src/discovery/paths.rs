@@ -141,7 +141,8 @@ impl Maker<'_> {
         match self.dialect {
             Dialect::V2 => {
                 operation["consumes"] = types.into();
-                operation["produces"] = json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]);
+                operation["produces"] =
+                    json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]);
                 if let Some(schema) = takes {
                     parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
                 }

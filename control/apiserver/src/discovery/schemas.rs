@@ -91,7 +91,8 @@ fn object(scheme: &Scheme, ty: &TypeDef, needed: &mut Needed, dialect: Dialect) 
     if !properties.is_empty() {
         schema["properties"] = properties.into();
     }
-    let required: Vec<&str> = ty.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
+    let required: Vec<&str> =
+        ty.fields.iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
     if !required.is_empty() {
         schema["required"] = required.into();
     }

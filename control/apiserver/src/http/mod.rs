@@ -11,5 +11,7 @@ pub(crate) use frames::joined;
 pub(crate) use negotiate::{
     Accept, JSON, Media, PROTOBUF, Shape, YAML, accept, accept_ranges, content, not_acceptable,
 };
-pub(crate) use query::{Query, decode};
+pub(crate) use query::Query;
+#[cfg(test)]
+pub(crate) use query::decode;
 pub(crate) use request_info::RequestInfo;

@@ -1,10 +1,10 @@
 //! The one way to the store: a compare-and-swap of one object, with what must change together with it.
 
 use super::view::View;
-use crate::cache::{Cache, CacheError, Entry, encode};
+use crate::cache::{Cache, CacheError, Entry};
 use bytes::Bytes;
 use std::sync::Arc;
-use timonel_api::{Status, Value};
+use timonel_api::Status;
 use timonel_store::{Compare, KeyValue, Lane, LeaseId, Op, Revision, Store, StoreError, Txn};
 
 /// A further key that a write changes, with its precondition.
@@ -67,8 +67,8 @@ impl Committer {
     }
 
     /// Stores an object of a view and returns it as readers see it; `None` when something else came first.
-    pub(crate) async fn put(&self, view: &View, put: Put<'_>) -> Result<Option<Arc<Entry>>, Status> {
-        let value = encode(put.object, &view.columns);
+    pub(crate) async fn put(&self, view: &View, put: Put) -> Result<Option<Arc<Entry>>, Status> {
+        let value = put.value;
         let change = Change {
             key: put.key.clone(),
             based_on: put.based_on,
@@ -93,10 +93,11 @@ impl Committer {
 
 /// An object to store.
 #[derive(Debug)]
-pub(crate) struct Put<'a> {
+pub(crate) struct Put {
     pub(crate) key: Bytes,
     pub(crate) based_on: Revision,
-    pub(crate) object: &'a Value,
+    /// As [`crate::cache::encode`] makes it.
+    pub(crate) value: Bytes,
     pub(crate) lease: Option<LeaseId>,
     pub(crate) beside: Vec<Beside>,
 }

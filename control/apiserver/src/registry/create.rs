@@ -8,7 +8,7 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    cache::Entry,
+    cache::{Entry, encode},
     http::{self, content},
     rules,
 };
@@ -90,7 +90,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     beside.extend(allocated.steps());
     let alone = beside.is_empty();
     let lease = call.server.events.lease_for(call).await?;
-    let put = Put { key: key.clone(), based_on: 0, object: &object, lease, beside };
+    let put = Put { key: key.clone(), based_on: 0, value: encode(&object, &call.view.columns), lease, beside };
     match call.server.committer.put(&call.view, put).await? {
         Some(entry) => Ok(Some(Written::Stored(entry))),
         None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),

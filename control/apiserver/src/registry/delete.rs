@@ -9,7 +9,7 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    cache::Entry,
+    cache::{Entry, encode},
     http::{self, content},
     rules,
 };
@@ -128,6 +128,7 @@ pub(crate) async fn delete_named(
         let entry = call.view.slot.get(namespace, name).ok_or_else(|| call.view.not_found(name))?;
         let old = call.view.decode_stored(&entry)?;
         check_preconditions(call, name, options, &old)?;
+        call.mutate(Operation::Delete, &mut Value::Null, Some(&old))?;
         let admitted = call.validate(Operation::Delete, &mut Value::Null, Some(&old))?;
         match decide(call, &old, options) {
             Step::Pending => return Ok(Deleted::Marked(call.view.present(old)?)),
@@ -136,7 +137,7 @@ pub(crate) async fn delete_named(
                 let put = Put {
                     key: entry.key().clone(),
                     based_on: entry.revision,
-                    object: &new,
+                    value: encode(&new, &call.view.columns),
                     lease: None,
                     beside: Vec::new(),
                 };

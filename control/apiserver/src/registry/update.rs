@@ -155,8 +155,10 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     let changed = change.change(&shown)?;
     let mut new = view.absorb(changed)?;
     let named = check_version(call, &new, entry)?;
-    if let Some(false) = named {
-        return Ok(Attempt::Raced { named: true });
+    match named {
+        Some(false) => return Ok(Attempt::Raced { named: true }),
+        Some(true) => {}
+        None => new.set_at(&["metadata", "resourceVersion"], entry.revision.to_string()),
     }
     check_uid(call, &new, &old)?;
     prepare(call, part, &mut new, &old);
@@ -179,12 +181,13 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         };
     }
     let mut beside = paired::steps(call.server, admitted.paired)?;
-    if beside.is_empty() && encode(&new, &view.columns) == encode(&old, &view.columns) {
+    let value = encode(&new, &view.columns);
+    if beside.is_empty() && entry.is(&value) {
         return Ok(Attempt::Done(Written::Stored(entry.clone())));
     }
     beside.extend(allocated.steps());
     let lease = call.server.events.lease_for(call).await?;
-    let put = Put { key: entry.key().clone(), based_on: entry.revision, object: &new, lease, beside };
+    let put = Put { key: entry.key().clone(), based_on: entry.revision, value, lease, beside };
     Ok(match call.server.committer.put(view, put).await? {
         Some(written) => Attempt::Done(Written::Stored(written)),
         None => Attempt::Raced { named: named.is_some() },

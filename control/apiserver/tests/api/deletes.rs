@@ -46,8 +46,12 @@ async fn finalizers_hold_an_object() {
     world.post(MAPS, held).await.expect(201);
     let path = format!("{MAPS}/a");
     let marked = world.delete(&path, Json::Null).await.expect(200);
-    assert_eq!((&marked["kind"], &marked["metadata"]["deletionTimestamp"]), (&json!("ConfigMap"), &json!("2026-11-01T10:00:00Z")));
-    let added = world.patch(&path, "merge", json!({"metadata": {"finalizers": ["example.com/x", "example.com/y"]}})).await;
+    assert_eq!(
+        (&marked["kind"], &marked["metadata"]["deletionTimestamp"]),
+        (&json!("ConfigMap"), &json!("2026-11-01T10:00:00Z"))
+    );
+    let added =
+        world.patch(&path, "merge", json!({"metadata": {"finalizers": ["example.com/x", "example.com/y"]}})).await;
     assert_eq!(added.code, 422, "nothing holds an object that is being deleted longer: {}", added.text);
     world.patch(&path, "merge", json!({"metadata": {"finalizers": null}})).await.expect(200);
     assert_eq!(world.get(&path).await.code, 404);
@@ -55,7 +59,10 @@ async fn finalizers_hold_an_object() {
         world.post(MAPS, config_map("b", json!({}))).await.expect(201);
         let marked = world.delete(&format!("{MAPS}/b"), json!({"propagationPolicy": policy})).await.expect(200);
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
-        world.patch(&format!("{MAPS}/b"), "json", json!([{"op": "remove", "path": "/metadata/finalizers"}])).await.expect(200);
+        world
+            .patch(&format!("{MAPS}/b"), "json", json!([{"op": "remove", "path": "/metadata/finalizers"}]))
+            .await
+            .expect(200);
     }
 }
 
@@ -76,13 +83,19 @@ async fn a_collection_goes_by_selector() {
 async fn a_namespace_goes_in_two_steps() {
     let world = world().await;
     let created = world.post("/api/v1/namespaces", json!({"metadata": {"name": "x"}})).await.expect(201);
-    assert_eq!((&created["spec"]["finalizers"], &created["status"]["phase"]), (&json!(["kubernetes"]), &json!("Active")));
+    assert_eq!(
+        (&created["spec"]["finalizers"], &created["status"]["phase"]),
+        (&json!(["kubernetes"]), &json!("Active"))
+    );
     assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "x");
     world.account("x").await;
     let marked = world.delete("/api/v1/namespaces/x", Json::Null).await.expect(200);
     assert_eq!(marked["status"]["phase"], "Terminating");
     let refused = world.post("/api/v1/namespaces/x/configmaps", config_map("a", json!({}))).await;
-    assert_eq!((refused.code, &refused.json()["details"]["causes"][0]["reason"]), (403, &json!("NamespaceTerminating")));
+    assert_eq!(
+        (refused.code, &refused.json()["details"]["causes"][0]["reason"]),
+        (403, &json!("NamespaceTerminating"))
+    );
     let mut finalized = world.get("/api/v1/namespaces/x").await.expect(200);
     finalized["spec"]["finalizers"] = json!([]);
     world.put("/api/v1/namespaces/x/finalize", finalized).await.expect(200);

@@ -25,7 +25,8 @@ async fn kube_works_without_a_socket() {
     maps.delete("a", &DeleteParams::default()).await.unwrap();
     let error = maps.get("a").await.unwrap_err();
     assert!(matches!(error, kube::Error::Api(status) if status.is_not_found()));
-    let events: Vec<_> = maps.watch(&WatchParams::default(), &version).await.unwrap().take(2).try_collect().await.unwrap();
+    let events: Vec<_> =
+        maps.watch(&WatchParams::default(), &version).await.unwrap().take(2).try_collect().await.unwrap();
     assert!(matches!(&events[0], WatchEvent::Modified(map) if map.data.as_ref().unwrap()["k"] == "w"));
     assert!(matches!(&events[1], WatchEvent::Deleted(_)));
 }

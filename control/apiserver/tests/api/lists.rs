@@ -31,7 +31,10 @@ async fn selectors_narrow_a_list() {
     ] {
         let list = world.get(&format!("{MAPS}{query}")).await.expect(200);
         assert_eq!(names(&list), expected, "{query}");
-        assert_eq!((list["kind"].as_str(), list["items"].get(0).and_then(|i| i.get("kind"))), (Some("ConfigMapList"), None));
+        assert_eq!(
+            (list["kind"].as_str(), list["items"].get(0).and_then(|i| i.get("kind"))),
+            (Some("ConfigMapList"), None)
+        );
     }
     let everywhere = world.get("/api/v1/configmaps?labelSelector=parity").await.expect(200);
     assert_eq!(names(&everywhere).len(), 5);

@@ -38,14 +38,21 @@ async fn addresses_and_ports_are_given_kept_and_taken_back() {
     assert_eq!((&put["spec"]["clusterIP"], &put["spec"]["ports"][0]["nodePort"]), (&json!(address), &json!(port)));
     let inner = world.patch(&path, "merge", json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
     assert_eq!((&inner["spec"]["clusterIP"], inner["spec"]["ports"][0].get("nodePort")), (&json!(address), None));
-    let outer = world.patch(&path, "merge", json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}}));
+    let outer =
+        world.patch(&path, "merge", json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}}));
     outer.await.expect(200);
     let gone = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "ports": null}});
     let external = world.patch(&path, "merge", gone).await.expect(200);
     assert_eq!(external["spec"].get("clusterIP"), None);
     assert!(!taken(&world).await.contains(&address));
-    world.post(SERVICES, json!({"metadata": {"name": "t"}, "spec": {"type": "NodePort", "clusterIP": address,
-        "ports": [{"port": 80, "nodePort": port}]}})).await.expect(201);
+    world
+        .post(
+            SERVICES,
+            json!({"metadata": {"name": "t"}, "spec": {"type": "NodePort", "clusterIP": address,
+        "ports": [{"port": 80, "nodePort": port}]}}),
+        )
+        .await
+        .expect(201);
     world.delete(&format!("{SERVICES}/t"), Json::Null).await.expect(200);
     assert!(!taken(&world).await.contains(&address));
 }
@@ -53,13 +60,22 @@ async fn addresses_and_ports_are_given_kept_and_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn what_is_taken_is_refused() {
     let world = world().await;
-    world.post(SERVICES, json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "clusterIP": "10.96.0.40",
-        "ports": [{"port": 80, "nodePort": 30_001}]}})).await.expect(201);
+    world
+        .post(
+            SERVICES,
+            json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "clusterIP": "10.96.0.40",
+        "ports": [{"port": 80, "nodePort": 30_001}]}}),
+        )
+        .await
+        .expect(201);
     for (spec, text) in [
         (json!({"clusterIP": "10.96.0.40", "ports": [{"port": 1}]}), "provided IP is already allocated"),
         (json!({"clusterIP": "10.97.0.1", "ports": [{"port": 1}]}), "not in the valid range"),
         (json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30_001}]}), "provided port is already allocated"),
-        (json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}), "provided port is not in the valid range"),
+        (
+            json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}),
+            "provided port is not in the valid range",
+        ),
     ] {
         let refused = world.post(SERVICES, json!({"metadata": {"name": "b"}, "spec": spec})).await;
         assert_eq!(refused.code, 422, "{}", refused.text);

@@ -31,7 +31,8 @@ async fn an_eviction_respects_its_budget() {
     let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     world.patch(&format!("{PODS}/a/status"), "merge", ready).await.expect(200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
     world.post(budgets, budget).await.expect(201);
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
     let path = format!("{PODS}/a/eviction");
@@ -62,7 +63,10 @@ async fn scale_is_a_view_of_replicas() {
     world.post(sets, set).await.expect(201);
     let path = format!("{sets}/r/scale");
     let mut scale = world.get(&path).await.expect(200);
-    assert_eq!((&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!("Scale"), &json!(2), &json!("a=b")));
+    assert_eq!(
+        (&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!("Scale"), &json!(2), &json!("a=b"))
+    );
     scale["spec"]["replicas"] = json!(5);
     world.put(&path, scale.clone()).await.expect(200);
     assert_eq!(world.put(&path, scale).await.code, 409, "the version is old by now");

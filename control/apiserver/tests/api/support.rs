@@ -42,7 +42,15 @@ impl Answer {
 
 pub(crate) async fn world() -> World {
     let clock = Clock::simulated("2026-11-01T10:00:00Z".parse().unwrap());
-    let store = Arc::new(MemoryStore::new(clock.clone()));
+    let world = world_over(Arc::new(MemoryStore::new(clock.clone())), clock).await;
+    for namespace in ["default", "kube-system"] {
+        world.account(namespace).await;
+    }
+    world
+}
+
+/// A server of what a store holds already, as after a restart.
+pub(crate) async fn world_over(store: Arc<MemoryStore>, clock: Clock) -> World {
     let tasks = Tasks::root("test");
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let config = Config {
@@ -66,11 +74,7 @@ pub(crate) async fn world() -> World {
         nodes: None,
     };
     let server = ApiServer::new(config, &tasks).await.unwrap();
-    let world = World { server, store, tasks, caller: Caller::internal("admin") };
-    for namespace in ["default", "kube-system"] {
-        world.account(namespace).await;
-    }
-    world
+    World { server, store, tasks, caller: Caller::internal("admin") }
 }
 
 impl World {
@@ -88,7 +92,13 @@ impl World {
         self.server.call(request.body(body).unwrap(), self.caller.clone()).await
     }
 
-    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let response = self.raw(method, path, headers, body.into()).await;
         let (parts, body) = response.into_parts();
         let bytes = tokio::time::timeout(Duration::from_secs(3600), body.collect()).await.unwrap().unwrap().to_bytes();

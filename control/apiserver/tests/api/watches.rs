@@ -1,12 +1,12 @@
 //! Watches: what they start with, what they are told, how they end.
 
-use super::support::{MAPS, World, config_map, world};
+use super::support::{MAPS, World, config_map, world, world_over};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 use timonel_apiserver::Body;
-use timonel_store::Store;
+use timonel_runtime::Clock;
 
 struct Events {
     body: Body,
@@ -104,15 +104,18 @@ async fn watches_end_in_time_and_with_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_from_too_long_ago_is_told_so() {
+async fn a_watch_from_before_a_restart_is_told_so() {
     let world = world().await;
-    let mut events = Events::of(&world, "&resourceVersion=1").await;
+    world.post(MAPS, config_map("a", json!({}))).await.expect(201);
+    let clock = Clock::simulated("2026-11-01T11:00:00Z".parse().unwrap());
+    let restarted = world_over(world.store.clone(), clock).await;
+    let mut events = Events::of(&restarted, "&resourceVersion=1").await;
     let first = events.next().await.unwrap();
-    // The cache remembers everything since it was loaded, which was before revision 1.
-    assert_ne!(first["type"], "ERROR", "{first}");
-    world.store.compact(world.store.revision().await.unwrap()).await.unwrap();
-    let refused = world.get(&format!("{MAPS}?watch=true&resourceVersion=x")).await;
-    assert_eq!(refused.code, 400);
+    assert_eq!((&first["type"], &first["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(events.next().await, None);
+    let mut again = Events::of(&restarted, "").await;
+    assert_eq!(again.told().await, "ADDED a");
+    assert_eq!(world.get(&format!("{MAPS}?watch=true&resourceVersion=x")).await.code, 400);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,20 +27,56 @@ async fn requests_are_refused_with_upstreams_words() {
     let other_namespace = json!({"metadata": {"name": "b", "namespace": "other"}});
     let table: Vec<(&str, String, Json, u16, &str)> = vec![
         ("POST", MAPS.into(), config_map("a", json!({})), 409, "configmaps \"a\" already exists"),
-        ("POST", "/api/v1/namespaces/none/configmaps".into(), config_map("a", json!({})), 404, "namespaces \"none\" not found"),
-        ("POST", MAPS.into(), other_namespace, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+        (
+            "POST",
+            "/api/v1/namespaces/none/configmaps".into(),
+            config_map("a", json!({})),
+            404,
+            "namespaces \"none\" not found",
+        ),
+        (
+            "POST",
+            MAPS.into(),
+            other_namespace,
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
         ("POST", MAPS.into(), json!({"kind": "Pod", "apiVersion": "v1"}), 400, "cannot be handled as a ConfigMap"),
         ("POST", MAPS.into(), json!({"metadata": {"name": "A_b"}}), 422, "ConfigMap \"A_b\" is invalid: metadata.name"),
         ("POST", MAPS.into(), json!({}), 422, "name or generateName is required"),
         ("POST", MAPS.into(), json!({"metadata": {"name": 5}}), 400, "cannot be handled as a ConfigMap"),
         ("POST", format!("{MAPS}?dryRun=Some"), config_map("b", json!({})), 422, "Unsupported value: \"Some\""),
-        ("POST", format!("{MAPS}?fieldValidation=Strict"), json!({"metadata": {"name": "b"}, "dat": {}}), 400, "unknown field \"dat\""),
+        (
+            "POST",
+            format!("{MAPS}?fieldValidation=Strict"),
+            json!({"metadata": {"name": "b"}, "dat": {}}),
+            400,
+            "unknown field \"dat\"",
+        ),
         ("PUT", format!("{MAPS}/b"), config_map("b", json!({})), 404, "configmaps \"b\" not found"),
-        ("PUT", format!("{MAPS}/a"), config_map("b", json!({})), 400, "the name of the object (b) does not match the name on the URL (a)"),
-        ("POST", format!("{MAPS}/a"), json!({}), 405, "the server does not allow this method on the requested resource"),
+        (
+            "PUT",
+            format!("{MAPS}/a"),
+            config_map("b", json!({})),
+            400,
+            "the name of the object (b) does not match the name on the URL (a)",
+        ),
+        (
+            "POST",
+            format!("{MAPS}/a"),
+            json!({}),
+            405,
+            "the server does not allow this method on the requested resource",
+        ),
         ("GET", "/api/v1/nonsense".into(), Json::Null, 404, "the server could not find the requested resource"),
         ("GET", format!("{MAPS}/zzz"), Json::Null, 404, "configmaps \"zzz\" not found"),
-        ("GET", "/apis/apps/v1/namespaces/default/deployments/d/scale".into(), Json::Null, 404, "deployments.apps \"d\" not found"),
+        (
+            "GET",
+            "/apis/apps/v1/namespaces/default/deployments/d/scale".into(),
+            Json::Null,
+            404,
+            "deployments.apps \"d\" not found",
+        ),
     ];
     for (method, path, body, code, message) in table {
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -56,7 +92,7 @@ async fn media_types_are_negotiated() {
     let world = world().await;
     for (headers, body, code) in [
         (&[("content-type", "text/plain")][..], "x", 415),
-        (&[("content-type", "application/yaml")], "metadata: {name: y}\ndata: {a: b}", 201),
+        (&[("content-type", "application/yaml")], "metadata: {name: yaml}\ndata: {a: b}", 201),
         (&[("content-type", "application/json"), ("accept", "text/html")], "{\"metadata\":{\"name\":\"z\"}}", 406),
         (&[("content-type", "application/json")], "{", 400),
     ] {
@@ -125,7 +161,8 @@ async fn three_kinds_of_patches() {
     let world = world().await;
     world.post(PODS, pod("a")).await.expect(201);
     let path = format!("{PODS}/a");
-    let merged = world.patch(&path, "merge", json!({"metadata": {"labels": {"app": null, "x": "y"}}})).await.expect(200);
+    let merged =
+        world.patch(&path, "merge", json!({"metadata": {"labels": {"app": null, "x": "y"}}})).await.expect(200);
     assert_eq!(merged["metadata"]["labels"], json!({"x": "y"}));
     let patch = json!({"spec": {"containers": [{"name": "c", "image": "registry.example/c:2"}]}});
     let strategic = world.patch(&path, "strategic", patch).await.expect(200);

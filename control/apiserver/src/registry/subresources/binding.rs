@@ -50,10 +50,16 @@ async fn attempt(call: &Call<'_>, pods: &Arc<View>, name: &str, binding: &Value)
     let entry = pods.slot.get(&call.info.namespace, name).ok_or_else(|| Status::not_found("", "pods", name))?;
     let old = pods.decode_stored(&entry)?;
     let new = bound(&old, name, binding, &strategy::timestamp(call.now))?;
-    if call.dry_run()? || encode(&new, &pods.columns) == encode(&old, &pods.columns) {
+    if call.dry_run()? {
         return Ok(true);
     }
-    let put = Put { key: entry.key().clone(), based_on: entry.revision, object: &new, lease: None, beside: Vec::new() };
+    let put = Put {
+        key: entry.key().clone(),
+        based_on: entry.revision,
+        value: encode(&new, &pods.columns),
+        lease: None,
+        beside: Vec::new(),
+    };
     Ok(call.server.committer.put(pods, put).await?.is_some())
 }
 

@@ -4,7 +4,7 @@ use super::{created, posted};
 use crate::{
     admission::Operation,
     body::Body,
-    cache::{Entry, Selection, Trigger},
+    cache::{Entry, Selection, Trigger, encode},
     http,
     registry::{
         call::Call,
@@ -80,7 +80,7 @@ async fn charge(call: &Call<'_>, pod: &Value, entry: &Entry, options: &mut Delet
         let put = Put {
             key: budget_entry.key().clone(),
             based_on: budget_entry.revision,
-            object: &charged,
+            value: encode(&charged, &budgets.columns),
             lease: None,
             beside: Vec::new(),
         };

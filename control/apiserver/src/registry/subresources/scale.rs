@@ -2,7 +2,7 @@
 
 use crate::{
     body::Body,
-    http::{self, Answer, content},
+    http::{Answer, content},
     registry::{
         call::{Call, check_kind, read_body},
         create::Written,
@@ -29,7 +29,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Status> {
 }
 
 /// Answers PUT and PATCH.
-pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
+pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
     let bytes = read_body(body).await?;
     let (gvk, ty) = scale_type(call)?;
     call.field_validation()?;
