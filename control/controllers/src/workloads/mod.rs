@@ -6,6 +6,13 @@ mod deployment;
 mod deployment_scale;
 mod deployment_status;
 mod history;
+mod job;
+mod job_indexes;
+mod job_outcome;
+mod job_pods;
+#[cfg(test)]
+mod job_tests;
+mod job_ttl;
 mod replicas;
 mod stateful;
 mod stateful_pod;
@@ -14,5 +21,13 @@ use crate::framework::Controller;
 
 /// The controllers of this family.
 pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
-    vec![Box::new(replicas::ReplicaSets), Box::new(replicas::ReplicationControllers), Box::new(deployment::Deployments)]
+    vec![
+        Box::new(replicas::ReplicaSets),
+        Box::new(replicas::ReplicationControllers),
+        Box::new(deployment::Deployments),
+        Box::new(stateful::StatefulSets),
+        Box::new(daemon::DaemonSets),
+        Box::new(job::Jobs),
+        Box::new(job_ttl::JobTimeToLive),
+    ]
 }
