@@ -28,6 +28,7 @@ use timonel_cloud_core::{InstanceId, VolumeId};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
 use tokio::sync::Notify;
 
+const IDENTITY_KEY: &str = "identity.key";
 /// The one region.
 pub(crate) const REGION: &str = "local";
 /// Programs without which nothing works, with the packages that have them.
@@ -133,7 +134,8 @@ impl LocalCloud {
         let data_lock = lock(&config.data)?;
         let files = Files::open(&config)?;
         let records = files.load()?;
-        let signer = Signer::open(&config.data.join("identity.key"))?;
+        let signer = Signer::open(&config.data.join(IDENTITY_KEY))?;
+        machine::write_programs(&config)?;
         volume::share_machines(&config)?;
         network::ensure(&config).await?;
         let shared = Arc::new(Shared {
@@ -326,6 +328,15 @@ impl LocalCloud {
             match fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(LocalError::io("removing data", dir)(error));
+                }
+                _ => {}
+            }
+        }
+        for name in [IDENTITY_KEY, machine::ENTER_FILE, machine::BOOT_FILE] {
+            let path = config.data.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LocalError::io("removing data", path)(error));
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ use crate::{
     local::Shared,
     network,
     process::ProcessId,
-    records::{MachineRecord, Power},
+    records::{MachineRecord, Power, replace},
     volume,
 };
 use rustix::process::Signal;
@@ -31,6 +31,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Looks at a killed process until it is gone.
 const KILL_POLLS: u32 = 500;
 
+pub(crate) const ENTER_FILE: &str = "machine-enter.sh";
+pub(crate) const BOOT_FILE: &str = "machine-boot.sh";
+
 /// Joins the machine's cgroups (listed on standard input), then its namespaces. The process keeps its number, by which
 /// it is known, and everything dies with it.
 const ENTER: &str = r#"
@@ -38,7 +41,7 @@ set -eu
 namespace=$1; boot=$2; shift 2
 while IFS= read -r group; do echo $$ > "$group/cgroup.procs"; done
 exec nsenter --net="$namespace" unshare --mount --uts --ipc --cgroup --pid --fork --kill-child --mount-proc \
-    --propagation slave sh -c "$boot" machine "$@" < /dev/null
+    --propagation slave sh "$boot" "$@" < /dev/null
 "#;
 
 /// The machine's process 1: a host name, a private /run, cgroup hierarchies rooted at the machine, then the configured
@@ -47,6 +50,14 @@ const BOOT: &str = r#"
 set -eu
 name=$1; dir=$2; shift 2
 echo "$name" > /proc/sys/kernel/hostname
+resolver=$(readlink -f /etc/resolv.conf || true)
+case $resolver in
+/run/*)
+    mkdir -p "$dir$(dirname "$resolver")"
+    # A resolver that listens on the host's loopback cannot be reached from here; the ones behind it can.
+    if [ -e /run/systemd/resolve/resolv.conf ]; then cp /run/systemd/resolve/resolv.conf "$dir$resolver"
+    else cp "$resolver" "$dir$resolver"; fi ;;
+esac
 mount --bind "$dir/run" /run
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -79,6 +90,12 @@ exit 0
 
 fn group(config: &LocalConfig, id: &InstanceId) -> PathBuf {
     Path::new(&config.cgroup()).join(&id.0)
+}
+
+/// Writes the two programs that machines begin with. Running machines keep the files that they began with.
+pub(crate) fn write_programs(config: &LocalConfig) -> Result<(), LocalError> {
+    replace(&config.data.join(ENTER_FILE), ENTER.as_bytes(), 0o755)?;
+    replace(&config.data.join(BOOT_FILE), BOOT.as_bytes(), 0o755)
 }
 
 /// Powers on. The caller holds the machine's lock. Repeats whatever a crash left half done.
@@ -129,9 +146,11 @@ async fn start(shared: &Arc<Shared>, record: &MachineRecord, groups: &[PathBuf])
         text.replace("{dir}", &dir).replace("{id}", &record.id.0).replace("{name}", &record.order.name)
     };
     let mut child = Command::new("setsid")
-        .args(["sh", "-c", ENTER, "tm-machine"])
+        .arg("sh")
+        .arg(config.data.join(ENTER_FILE))
         .arg(namespace_path(&config.machine_namespace(&record.id)))
-        .args([BOOT, &record.order.name])
+        .arg(config.data.join(BOOT_FILE))
+        .arg(&record.order.name)
         .arg(&dir)
         .args(config.machine_command.iter().map(fill))
         .env_clear()
