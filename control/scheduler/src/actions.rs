@@ -145,6 +145,10 @@ impl Actor {
         now: Timestamp,
     ) -> Result<(), ActionError> {
         let known = pod.reported.as_ref();
+        let told = known.is_some_and(|(known, _)| known == message);
+        if told && nominated.is_none() {
+            return Ok(());
+        }
         let since = known.map_or_else(|| now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), |(_, since)| since.clone());
         let mut status = json!({"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
@@ -154,7 +158,7 @@ impl Actor {
             status["nominatedNodeName"] = json!(if nominated.is_empty() { None } else { Some(nominated) });
         }
         self.patch_status(pod, &status).await.map_err(ActionError::Status)?;
-        if known.is_some_and(|(known, _)| known == message) {
+        if told {
             return Ok(());
         }
         let said = Said { kind: "Warning", reason: "FailedScheduling", action: "Scheduling", note: message.to_owned() };

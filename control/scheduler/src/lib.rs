@@ -21,6 +21,8 @@ mod shell;
 mod terms;
 mod volumes;
 mod watch;
+#[cfg(test)]
+mod world;
 
 pub use cluster::{Cluster, NodeChange};
 pub use core::{Decision, Scheduler, Update};

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 const UPDATES_AT_ONCE: usize = 256;
 /// Decisions made at once before updates are taken in again.
 const DECISIONS_AT_ONCE: usize = 32;
-/// Reports on their way; further ones are left out, since the next try reports anew.
+/// Most reports on their way: with more, deciding pauses.
 const MOST_REPORTS: usize = 64;
 /// How long a pod's volumes may take.
 const VOLUMES_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
@@ -119,9 +119,13 @@ impl Shell {
         self.config.clock.now()
     }
 
+    fn may_decide(&self) -> bool {
+        self.unknown_kinds == 0 && self.bindings < self.config.most_bindings && self.reports < MOST_REPORTS
+    }
+
     /// How long there is nothing to decide; `None` until something happens.
     fn pause(&self) -> Option<Duration> {
-        if self.unknown_kinds > 0 || self.bindings >= self.config.most_bindings {
+        if !self.may_decide() {
             return None;
         }
         let now = self.now();
@@ -148,7 +152,7 @@ impl Shell {
 
     fn decide(&mut self) {
         for _ in 0..DECISIONS_AT_ONCE {
-            if self.unknown_kinds > 0 || self.bindings >= self.config.most_bindings {
+            if !self.may_decide() {
                 return;
             }
             let chance = self.config.entropy.below(u64::MAX);
@@ -199,9 +203,6 @@ impl Shell {
     }
 
     fn report(&mut self, work: impl Future<Output = Result<(), ActionError>> + Send + 'static) {
-        if self.reports >= MOST_REPORTS {
-            return;
-        }
         self.reports += 1;
         self.start("report", async move { Done::Reported(work.await) });
     }

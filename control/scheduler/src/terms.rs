@@ -55,6 +55,9 @@ const OWNERS: usize = 4;
 pub(crate) type TermId = usize;
 pub(crate) type ClassId = usize;
 
+/// Namespace, labels, and whether such pods are being deleted.
+type ClassKey = (Arc<str>, Arc<BTreeMap<String, String>>, bool);
+
 #[derive(Debug)]
 struct Class {
     namespace: Arc<str>,
@@ -148,7 +151,7 @@ impl Key {
 pub(crate) struct Terms {
     classes: Vec<Class>,
     free_classes: Vec<ClassId>,
-    class_ids: HashMap<(Arc<str>, Arc<BTreeMap<String, String>>, bool), ClassId>,
+    class_ids: HashMap<ClassKey, ClassId>,
     terms: Vec<Option<Term>>,
     free_terms: Vec<TermId>,
     term_ids: HashMap<TermSpec, TermId>,
@@ -241,6 +244,17 @@ impl Terms {
                 namespaces.selector.as_ref().zip(labels).is_some_and(|(selector, labels)| selector.matches(labels))
             };
             (named || selected()) && selector.matches(&*class.labels)
+        })
+    }
+
+    /// Whether no pod is counted anywhere: for tests of a cluster without pods.
+    #[cfg(test)]
+    pub(crate) fn is_clean(&self) -> bool {
+        self.terms.iter().flatten().all(|term| {
+            term.total == 0
+                && term.users == 0
+                && term.counts().iter().all(|count| *count == 0)
+                && term.owners.iter().flatten().all(|weight| *weight == 0)
         })
     }
 
