@@ -87,29 +87,35 @@ pub(crate) async fn run_checks(shared: Arc<Shared>) -> Result<(), Infallible> {
             _ = ticks.tick() => {}
             () = shared.edge_changed.notified() => {}
         }
-        let probes: BTreeSet<Probe> = {
-            let records = shared.records.lock();
-            let of = |b: &BalancerRecord| {
-                let check = b.spec.health.clone();
-                running(&records, b).into_iter().map(move |(_, address)| (address, check.clone())).collect::<Vec<_>>()
-            };
-            records.balancers.values().flat_map(of).collect()
-        };
-        let config = &shared.config;
-        let findings = stream::iter(probes)
-            .map(|probe| async move {
-                let finding = check(config, &probe).await;
-                (probe, finding)
-            })
-            .buffer_unordered(CHECKS_AT_ONCE)
-            .collect()
-            .await;
-        let mut edge = shared.edge.lock().await;
-        edge.book.take(findings, config.health);
-        if let Err(error) = apply(&shared, &mut edge).await {
+        if let Err(error) = check_once(&shared).await {
             tracing::error!(%error, "the edge's rules could not be changed; trying again");
         }
     }
+}
+
+/// Checks every target once and brings the rules to what was found. Rules that an earlier process left stay in force
+/// until its successor knows better.
+pub(crate) async fn check_once(shared: &Shared) -> Result<(), LocalError> {
+    let probes: BTreeSet<Probe> = {
+        let records = shared.records.lock();
+        let of = |b: &BalancerRecord| {
+            let check = b.spec.health.clone();
+            running(&records, b).into_iter().map(move |(_, address)| (address, check.clone())).collect::<Vec<_>>()
+        };
+        records.balancers.values().flat_map(of).collect()
+    };
+    let config = &shared.config;
+    let findings = stream::iter(probes)
+        .map(|probe| async move {
+            let finding = check(config, &probe).await;
+            (probe, finding)
+        })
+        .buffer_unordered(CHECKS_AT_ONCE)
+        .collect()
+        .await;
+    let mut edge = shared.edge.lock().await;
+    edge.book.take(findings, config.health);
+    apply(shared, &mut edge).await
 }
 
 /// Brings the edge's rules to what records and findings ask for, if they differ.

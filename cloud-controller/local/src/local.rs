@@ -28,6 +28,8 @@ use timonel_cloud_core::{InstanceId, VolumeId};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
 use tokio::sync::Notify;
 
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const IDENTITY_KEY: &str = "identity.key";
 /// The one region.
 pub(crate) const REGION: &str = "local";
@@ -131,7 +133,7 @@ impl LocalCloud {
         check_machine()?;
         fs::create_dir_all(&config.data).map_err(LocalError::io("making the data directory", &config.data))?;
         config.data = config.data.canonicalize().map_err(LocalError::io("resolving", &config.data))?;
-        let data_lock = lock(&config.data)?;
+        let data_lock = lock(&config.data).await?;
         let files = Files::open(&config)?;
         let records = files.load()?;
         let signer = Signer::open(&config.data.join(IDENTITY_KEY))?;
@@ -187,7 +189,7 @@ impl LocalCloud {
                 tracing::error!(volume = %id, %error, "a volume could not be removed");
             }
         }
-        if let Err(error) = shared.apply_edge().await {
+        if let Err(error) = edge::check_once(shared).await {
             tracing::error!(%error, "the edge's rules could not be restored; trying again");
         }
     }
@@ -301,7 +303,7 @@ impl LocalCloud {
         let mut config = config.clone();
         if let Ok(data) = config.data.canonicalize() {
             config.data = data;
-            let _held = lock(&config.data)?;
+            let _held = lock(&config.data).await?;
             return Self::take_down(&config).await;
         }
         Self::take_down(&config).await
@@ -359,9 +361,16 @@ fn check_machine() -> Result<(), LocalError> {
     Ok(())
 }
 
-fn lock(data: &Path) -> Result<File, LocalError> {
+/// Locks the data directory. Patient for a moment: a process that was killed lets go only when the children that it
+/// was just starting do.
+async fn lock(data: &Path) -> Result<File, LocalError> {
     let path = data.join("lock");
     let file = File::create(&path).map_err(LocalError::io("opening", &path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| LocalError::InUse(data.to_owned()))?;
-    Ok(file)
+    for _ in 0..LOCK_TRIES {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(file);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    Err(LocalError::InUse(data.to_owned()))
 }

@@ -35,8 +35,24 @@ async fn has_interface(namespace: &str, interface: &str) -> bool {
     run(&["ip", "-n", namespace, "link", "show", interface], "").await.is_ok()
 }
 
+/// Refuses ranges that somebody else's routes on this host lead to.
+async fn check_ranges(config: &LocalConfig) -> Result<(), LocalError> {
+    let ours = format!("dev {} ", config.host_interface());
+    for range in [config.public_range.trunc(), config.machine_range.trunc()] {
+        let routes = run(&["ip", "-4", "route", "show", "root", &range.to_string()], "").await?;
+        if let Some(taken) = routes.lines().find(|line| !format!("{line} ").contains(&ours)) {
+            return Err(LocalError::Config(format!(
+                "the range {range} is in use on this machine ({}): configure another",
+                taken.trim()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Makes edge and router, as far as they are not there.
 pub(crate) async fn ensure(config: &LocalConfig) -> Result<(), LocalError> {
+    check_ranges(config).await?;
     let (edge, router) = (config.edge(), config.router());
     add_namespace(&edge).await?;
     add_namespace(&router).await?;

@@ -22,7 +22,7 @@ use timonel_cloud_core::{
     Owner, Protocol, Route, Routes, VolumeOrder, Volumes,
     testing::{self, run_suite},
 };
-use timonel_cloud_local::{LocalCloud, verify_identity};
+use timonel_cloud_local::{LocalCloud, LocalError, verify_identity};
 use timonel_runtime::Clock;
 use world::{World, eventually, inside, machine, order};
 
@@ -60,6 +60,23 @@ async fn passes_the_suite_and_leaves_no_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_somebody_else_is_refused_and_left_alone() {
+    let (Some(mut first), Some(mut second)) = (World::new(IDLE), World::new(IDLE)) else { return };
+    let cloud = first.open().await;
+    second.config.machine_range = first.config.machine_range;
+    let error = second.try_open().await.expect_err("the range is taken").to_string();
+    assert!(error.contains("in use") && error.contains(&first.config.machine_range.to_string()), "{error}");
+    let data = std::mem::replace(&mut second.config.data, first.config.data.clone());
+    let error = second.try_open().await.expect_err("the data is in use");
+    assert!(matches!(error, LocalError::InUse(_)), "{error}");
+    second.config.data = data;
+    second.config.machine_range = "10.223.0.0/24".parse().unwrap();
+    drop(second);
+    assert!(shell("ip route").contains(&format!("{} via", first.config.machine_range)));
+    machine(&cloud, "works").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn boots_in_a_world_of_its_own_and_outlives_the_server() {
     let probe = "hostname > {dir}/root/name; cat /proc/self/cgroup > {dir}/root/cgroup; echo $PPID > {dir}/root/parent; \
                  mkdir /run/netns; echo hello from {name}; exec sleep 1000000";
@@ -71,12 +88,12 @@ async fn boots_in_a_world_of_its_own_and_outlives_the_server() {
     eprintln!("booted in {:#}", clock.now().duration_since(begun));
     let dir = cloud.machine_dir(&first.id);
     let read = |name: &str| fs::read_to_string(dir.join("root").join(name)).unwrap_or_default();
-    eventually("the program runs", async || read("parent").ends_with('\n')).await;
+    let console = || fs::read_to_string(cloud.console(&first.id)).unwrap_or_default();
+    eventually("the program runs", async || console().contains("hello from first")).await;
     assert_eq!(read("name").trim(), "first");
     assert_eq!(read("parent").trim(), "1", "its processes are numbered apart");
     assert!(read("cgroup").lines().all(|line| line.ends_with(":/") || line.ends_with(":/init")), "{}", read("cgroup"));
     assert!(dir.join("run/netns").exists(), "its /run is private");
-    assert!(fs::read_to_string(cloud.console(&first.id)).unwrap().contains("hello from first"));
 
     cloud.close().await;
     let cloud = world.open().await;
@@ -315,7 +332,7 @@ async fn source_ranges_and_answers_of_health_checks() {
 
     cloud.close().await;
     let cloud = world.open().await;
-    eventually("it serves again after a restart", async || answers(web, 2) == [format!("first {host}")].into()).await;
+    assert_eq!(answers(web, 4), [format!("first {host}")].into(), "it serves on through a restart");
     assert_eq!(cloud.balancers("cluster-uid").await.unwrap()[0].spec, spec);
 }
 

@@ -7,7 +7,7 @@ use rustix::{
 };
 use std::{fs::File, os::fd::AsFd, time::Duration};
 use timonel_cloud_core::{Instance, MachineOrder, Machines, Owner, TAG_FLEET};
-use timonel_cloud_local::{LocalCloud, LocalConfig};
+use timonel_cloud_local::{LocalCloud, LocalConfig, LocalError};
 use timonel_runtime::{Clock, Entropy, Tasks};
 
 const SLOTS: u8 = 60;
@@ -51,10 +51,13 @@ impl World {
     }
 
     pub(crate) async fn open(&mut self) -> LocalCloud {
+        self.try_open().await.expect("the cloud opens")
+    }
+
+    pub(crate) async fn try_open(&mut self) -> Result<LocalCloud, LocalError> {
         let tasks = Tasks::root("test");
-        let cloud = LocalCloud::open(self.config.clone(), Clock::system(), Entropy::system(), &tasks).await;
-        self.tasks = Some(tasks);
-        cloud.expect("the cloud opens")
+        self.tasks = Some(tasks.clone());
+        LocalCloud::open(self.config.clone(), Clock::system(), Entropy::system(), &tasks).await
     }
 }
 
