@@ -19,6 +19,11 @@ use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Connections at once on a listener.
+const MOST_CONNECTIONS: usize = 256;
+/// Limit of a TLS handshake.
+const HANDSHAKE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Body of every answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -64,6 +69,34 @@ impl KubeletApi {
             async move { Ok::<_, Infallible>(this.call(request).await) }
         });
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades().await
+    }
+
+    /// Serves a listener over TLS until the scope ends. `tls` decides who may connect: it must demand a client
+    /// certificate of the cluster, for the API lets everyone who is connected do everything.
+    ///
+    /// # Errors
+    /// When the listener breaks.
+    pub async fn listen(
+        &self,
+        listener: tokio::net::TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        tasks: &timonel_runtime::Tasks,
+    ) -> io::Result<()> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+        loop {
+            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, _) = listener.accept().await?;
+            let (this, acceptor) = (self.clone(), acceptor.clone());
+            tasks.spawn("kubelet api", timonel_runtime::OnError::Log, async move {
+                let accepted = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await;
+                if let Ok(Ok(stream)) = accepted {
+                    let _ = this.serve(stream).await;
+                }
+                drop(place);
+                Ok::<(), Infallible>(())
+            });
+        }
     }
 
     /// Answers one request.

@@ -13,6 +13,7 @@ pub(crate) type Refusal = (String, String);
 pub(crate) fn admit<'a>(pod: &Pod, node: &Node, others: impl Iterator<Item = &'a Pod>) -> Result<(), Refusal> {
     let others: Vec<&Pod> = others.filter(|other| !over(other)).collect();
     placement(pod, node)?;
+    sysctls(pod)?;
     toleration(pod, node)?;
     room(pod, node, &others)?;
     ports(pod, &others)
@@ -42,6 +43,37 @@ fn placement(pod: &Pod, node: &Node) -> Result<(), Refusal> {
         "NodeAffinity",
         "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
     )
+}
+
+/// Kernel settings that belong to the pod alone and cannot hurt the node.
+const SAFE_SYSCTLS: [&str; 13] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_slow_start_after_idle",
+];
+
+fn sysctls(pod: &Pod) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let asked = spec.security_context.iter().flat_map(|own| own.sysctls.iter().flatten());
+    for one in asked {
+        let name = one.name.replace('/', ".");
+        let on_host = name.starts_with("net.") && spec.host_network == Some(true)
+            || name.starts_with("kernel.shm") && spec.host_ipc == Some(true);
+        if on_host || !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return refuse("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", one.name));
+        }
+    }
+    Ok(())
 }
 
 fn toleration(pod: &Pod, node: &Node) -> Result<(), Refusal> {
@@ -158,6 +190,16 @@ mod tests {
             (port.clone(), port, Some("NodePorts")),
             (json!({"tolerations": []}), json!({}), Some("TaintToleration")),
             (json!({"os": {"name": "windows"}}), json!({}), Some("PodOSNotSupported")),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}}),
+                json!({}),
+                None,
+            ),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                json!({}),
+                Some("SysctlForbidden"),
+            ),
         ] {
             let verdict = admit(&pod(&spec), &node(), [pod(&other)].iter());
             assert_eq!(verdict.err().map(|(reason, _)| reason).as_deref(), expected, "{spec}");

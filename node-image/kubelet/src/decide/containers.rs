@@ -47,7 +47,7 @@ pub(crate) fn config(pod: &Pod, container: &Container, attempt: u32, prepared: &
     let labels = [
         (POD_NAME, id.name.clone()),
         (POD_NAMESPACE, id.namespace.clone()),
-        (POD_UID, id.uid.clone()),
+        (POD_UID, id.uid),
         (CONTAINER_NAME, container.name.clone()),
     ];
     let own = |pairs: &[(&str, String)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();

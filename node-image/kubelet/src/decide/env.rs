@@ -331,6 +331,19 @@ pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> St
     out
 }
 
+/// [`expand`], but every name must be known; gives the first that is not.
+pub(crate) fn expand_strictly(input: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let out = expand(input, |name| {
+        let found = lookup(name);
+        if found.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+        }
+        found
+    });
+    missing.into_inner().map_or(Ok(out), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +363,8 @@ mod tests {
         ] {
             assert_eq!(expand(input, lookup), expected, "{input}");
         }
+        assert_eq!(expand_strictly("$(A)/$$(B)", lookup), Ok("1/$(B)".into()));
+        assert_eq!(expand_strictly("$(A)/$(B)", lookup), Err("B".into()));
     }
 
     fn pod(container: &Value) -> (Pod, Container) {
@@ -380,6 +395,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "called with literals")]
     fn built(container: Value) -> Result<Environment, EnvError> {
         let (pod, container) = pod(&container);
         environment(&pod, &container, &sources(), &[], &facts())

@@ -193,7 +193,8 @@ impl Cgroups {
 }
 
 /// Writes a kernel file; a limit that this kernel does not have is no reason to refuse the pod.
-fn put(path: &Path, value: impl ToString) {
+#[allow(clippy::needless_pass_by_value, reason = "numbers and fresh strings: a reference would only add noise")]
+fn put(path: &Path, value: impl std::fmt::Display) {
     if let Err(error) = std::fs::write(path, value.to_string()) {
         tracing::debug!(path = %path.display(), %error, "cgroup value not set");
     }

@@ -208,11 +208,14 @@ pub(crate) struct DriverInfo {
     pub(crate) topology: BTreeMap<String, String>,
 }
 
+/// A driver, and what the node tells of it.
+type Driver = (Arc<dyn VolumePlugin>, DriverInfo);
+
 /// Drivers by name.
 #[derive(Debug)]
 pub(crate) struct Drivers {
     folder: PathBuf,
-    known: Mutex<BTreeMap<String, (Arc<dyn VolumePlugin>, DriverInfo)>>,
+    known: Mutex<BTreeMap<String, Driver>>,
     changed: tokio::sync::Notify,
 }
 

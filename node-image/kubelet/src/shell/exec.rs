@@ -8,7 +8,7 @@ use super::runtime::Runtime;
 use super::subpath;
 use super::volumes::{Mounted, Place};
 use crate::decide::containers::{DEFAULT_TERMINATION_PATH, Prepared, config};
-use crate::decide::env::{Environment, Facts, Sources, environment, expand};
+use crate::decide::env::{Environment, Facts, Sources, environment, expand_strictly};
 use crate::decide::files::{host_network_hosts, hosts};
 use crate::decide::model::{Kind, StartFailure};
 use crate::decide::names::PodId;
@@ -51,7 +51,7 @@ impl Start<'_> {
 
     /// Runs every step; gives the id of the running container.
     pub(crate) async fn run(&self) -> Result<String, StartFailure> {
-        let image = ensure(self.shared, self.pod, (self.kind, self.container), self.sandbox_config).await?;
+        let image = Box::pin(ensure(self.shared, self.pod, (self.kind, self.container), self.sandbox_config)).await?;
         let environment = self.environment().await?;
         let folder = self.shared.seccomp_folder();
         let security = security::container(self.pod, self.container, &image, self.target.as_deref(), &folder)
@@ -73,7 +73,7 @@ impl Start<'_> {
             node_memory: self.shared.node_memory(),
             negative_oom_allowed: self.shared.may_lower_oom,
         };
-        let id = self.create(&prepared).await?;
+        let id = Box::pin(self.create(&prepared)).await?;
         self.launch(&id).await?;
         self.post_start(&id).await?;
         Ok(id)
@@ -187,7 +187,8 @@ impl Start<'_> {
         };
         let sub = match (&one.sub_path, &one.sub_path_expr) {
             (_, Some(expression)) if !expression.is_empty() => {
-                expand(expression, |name| vars.get(name).map(|value| (*value).to_owned()))
+                expand_strictly(expression, |name| vars.get(name).map(|value| (*value).to_owned()))
+                    .map_err(|name| self.config_error(format!("missing value for {name:?} in subPathExpr")))?
             }
             (Some(path), _) => path.clone(),
             _ => String::new(),

@@ -302,11 +302,16 @@ impl Kubelet {
         let mut pods = self.shared.pods.lock();
         if let Some(entry) = pods.get(&uid) {
             self.shared.statuses.compare(&uid, pod.status.as_ref());
-            entry.pod.send_replace(Arc::new(pod));
+            let known = entry.pod.send_replace(Arc::new(pod));
             if ending {
                 entry.signals.interrupt();
             }
-            entry.signals.changed();
+            // Most versions are echoes of the agent's own status.
+            if same_content(&known, &entry.pod.borrow()) {
+                entry.signals.wake.notify_one();
+            } else {
+                entry.signals.changed();
+            }
             return;
         }
         let (sender, receiver) = watch::channel(Arc::new(pod));
@@ -351,6 +356,14 @@ impl Kubelet {
     fn ours(&self, sandbox: &timonel_cri::cri::PodSandbox) -> bool {
         sandbox.labels.contains_key(POD_UID)
     }
+}
+
+/// Whether two versions of a pod differ in nothing that its volumes or containers show.
+fn same_content(one: &Pod, other: &Pod) -> bool {
+    one.spec == other.spec
+        && one.metadata.labels == other.metadata.labels
+        && one.metadata.annotations == other.metadata.annotations
+        && one.metadata.deletion_timestamp == other.metadata.deletion_timestamp
 }
 
 /// Stands in for a pod that exists only in the runtime.

@@ -76,9 +76,13 @@ pub(crate) fn measure(root: &Path, runtime_version: &str) -> Machine {
     }
 }
 
-/// Total and free bytes of the file system below a path.
+/// Total and free bytes of the file system below a path. What the file system keeps for itself, or a quota denies,
+/// counts for neither, as `df` shows it.
 pub(crate) fn disk(path: &Path) -> (u64, u64) {
-    rustix::fs::statvfs(path).map_or((0, 0), |stat| (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    rustix::fs::statvfs(path).map_or((0, 0), |stat| {
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        ((used + stat.f_bavail) * stat.f_frsize, stat.f_bavail * stat.f_frsize)
+    })
 }
 
 /// What is free at this moment.

@@ -74,7 +74,7 @@ impl Persistent {
         let read_only = claim_source.and_then(|source| source.read_only).unwrap_or(false);
         let persistent = self.bound(&id, &claim, volume.ephemeral.is_some()).await?;
         self.check_place(&persistent).await?;
-        self.from_volume(pod, &persistent, folder, read_only).await
+        self.reach(pod, &persistent, folder, read_only).await
     }
 
     async fn bound(&self, id: &PodId, claim: &str, owned: bool) -> Result<PersistentVolume, VolumeError> {
@@ -108,7 +108,7 @@ impl Persistent {
         )))
     }
 
-    async fn from_volume(
+    async fn reach(
         &self,
         pod: &Pod,
         persistent: &PersistentVolume,

@@ -44,11 +44,7 @@ pub(crate) fn start(
     wake: &Arc<Notify>,
     tasks: &Tasks,
 ) {
-    results.lock().entry(id.to_owned()).or_insert_with(|| ProbeResults {
-        started: container.startup_probe.is_none(),
-        ready: false,
-        failed: None,
-    });
+    results.lock().entry(id.to_owned()).or_insert_with(|| known(pod, &container, id));
     let prober = Prober {
         shared: shared.clone(),
         pod: pod.clone(),
@@ -60,7 +56,8 @@ pub(crate) fn start(
         results: results.clone(),
         wake: wake.clone(),
     };
-    let (passed, gate) = watch::channel(prober.container.startup_probe.is_none());
+    let started = results.lock().get(id).is_some_and(|known| known.started);
+    let (passed, gate) = watch::channel(started);
     let passed = Arc::new(passed);
     let probes = [
         (ProbeKind::Startup, &prober.container.startup_probe),
@@ -69,11 +66,29 @@ pub(crate) fn start(
     ];
     for (which, probe) in probes {
         let Some(probe) = probe.clone() else { continue };
+        if which == ProbeKind::Startup && started {
+            continue;
+        }
         let (prober, gate, passed) = (prober.clone(), gate.clone(), passed.clone());
         tasks.spawn("probe", OnError::Log, async move {
             prober.run(which, &probe, gate, &passed).await;
             Ok::<(), std::convert::Infallible>(())
         });
+    }
+}
+
+/// Where a run's results begin: a run that the API already shows as ready stays so until a probe says otherwise, so
+/// that a restart of the agent takes no pod out of service.
+fn known(pod: &Pod, container: &Container, id: &str) -> ProbeResults {
+    let mut lists = pod.status.iter().flat_map(|status| {
+        let apps = status.container_statuses.iter().flatten();
+        apps.chain(status.init_container_statuses.iter().flatten())
+    });
+    let shown = lists.rfind(|one| one.container_id.as_deref().is_some_and(|full| full.ends_with(id)));
+    ProbeResults {
+        started: container.startup_probe.is_none() || shown.is_some_and(|one| one.started == Some(true)),
+        ready: shown.is_some_and(|one| one.ready),
+        failed: None,
     }
 }
 

@@ -73,7 +73,7 @@ async fn limited<T>(
 
 macro_rules! call {
     ($self:ident . $client:ident . $method:ident ( $request:expr ), $limit:expr) => {
-        limited(stringify!($method), $limit, $self.$client.clone().$method($request))
+        Box::pin(limited(stringify!($method), $limit, $self.$client.clone().$method($request)))
     };
     ($self:ident . $client:ident . $method:ident ( $request:expr )) => {
         call!($self.$client.$method($request), CALL_LIMIT)

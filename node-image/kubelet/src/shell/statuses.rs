@@ -125,6 +125,10 @@ impl Statuses {
             // A strategic patch keeps what it does not name: what a status no longer has must be named.
             for field in ["reason", "message"] {
                 map.entry(field).or_insert(serde_json::Value::Null);
+                let conditions = map.get_mut("conditions").and_then(serde_json::Value::as_array_mut);
+                for condition in conditions.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+                    condition.entry(field).or_insert(serde_json::Value::Null);
+                }
             }
         }
         let patch = serde_json::json!({"metadata": {"uid": id.uid}, "status": body});

@@ -134,7 +134,7 @@ impl Worker {
 
     async fn run(mut self) {
         loop {
-            match self.look().await {
+            match Box::pin(self.look()).await {
                 Next::Again => {}
                 Next::Done => return,
                 Next::Wait(until) => {
@@ -182,7 +182,7 @@ impl Worker {
         let refreshed = self.refresh(&pod, &observed, now).await;
         let mut acted = false;
         for action in &next.actions {
-            match self.act(&pod, &observed, action).await {
+            match Box::pin(self.act(&pod, &observed, action)).await {
                 Ok(()) => acted |= !matches!(action, Action::Kill { .. }),
                 Err(pause) => return Next::Wait(Some(now + pause)),
             }
@@ -285,6 +285,12 @@ impl Worker {
             shown.status = Some(merge_foreign(newest, pod));
         }
         let status = status(&shown, observed, &self.memory, &self.shared.node_facts(), now);
+        let before = shown.status.as_ref().map(crash_loops).unwrap_or_default();
+        for name in crash_loops(&status).difference(&before) {
+            let kind = container_named(pod, name).map_or(Kind::App, |(kind, _)| kind);
+            let message = format!("Back-off restarting failed container {name} in pod {}", self.id);
+            self.shared.events.container(pod, (kind, name), true, "BackOff", message);
+        }
         self.shared.statuses.set(&self.id, &status);
     }
 
@@ -332,7 +338,7 @@ impl Worker {
             REFUSED_PAUSE
         };
         match action {
-            Action::CreateSandbox { attempt } => self.create_sandbox(pod, *attempt).await,
+            Action::CreateSandbox { attempt } => Box::pin(self.create_sandbox(pod, *attempt)).await,
             Action::StopSandbox { id } => self.shared.runtime.stop_sandbox(id).await.map_err(refused)?,
             Action::Start { name, attempt } => self.start_container(pod, observed, name, *attempt).await,
             Action::Kill { id, name, grace_seconds, reason } => {
@@ -551,6 +557,16 @@ impl Worker {
     }
 }
 
+/// Containers that wait after crashes.
+fn crash_loops(status: &k8s_openapi::api::core::v1::PodStatus) -> std::collections::BTreeSet<String> {
+    let lists = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let waits = lists.filter(|one| {
+        let waiting = one.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+    });
+    waits.map(|one| one.name.clone()).collect()
+}
+
 static EMPTY: Mounted = Mounted { places: BTreeMap::new(), refresh_at: None };
 
 /// The container whose processes an ephemeral one wants to see.
@@ -594,6 +610,7 @@ fn static_reason(reason: &str) -> &'static str {
         "OutOfpods" => "OutOfpods",
         "DeadlineExceeded" => "DeadlineExceeded",
         "Evicted" => "Evicted",
+        "SysctlForbidden" => "SysctlForbidden",
         _ => "AdmissionFailed",
     }
 }
