@@ -2,6 +2,7 @@
 //! executor in one task. They speak to any Kubernetes API server through `kube::Client`. Load balancers, routes and
 //! the initialisation of nodes belong to the cloud controller, never here.
 
+mod certificates;
 mod cluster;
 mod common;
 #[cfg(test)]

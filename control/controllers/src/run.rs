@@ -1,7 +1,7 @@
 //! Entry: configuration, the table of controllers, and the loop that runs them for one cluster.
 
 use crate::{
-    cluster,
+    certificates, cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
     network, nodes,
     signing::CertificateSigner,
@@ -88,6 +88,7 @@ pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
     all.extend(network::controllers());
     all.extend(nodes::controllers(config));
     all.extend(storage::controllers());
+    all.extend(certificates::controllers(config));
     all
 }
 

@@ -155,6 +155,11 @@ impl Executor {
         let answer = match question {
             Question::Uid { resource, key } => Answer::Uid(requests::uid(&self.client, resource, key).await?),
             Question::Contents { namespace } => self.contents(namespace).await?,
+            Question::Allowed { user, uid, groups, group, resource, subresource, verb } => {
+                let asked = json!({"group": group, "resource": resource, "subresource": subresource, "verb": verb});
+                let spec = json!({"user": user, "uid": uid, "groups": groups, "resourceAttributes": asked});
+                Answer::Allowed(requests::allowed(&self.client, &spec).await?)
+            }
         };
         Ok(vec![Effect::Learned(question.clone(), asked, answer)])
     }

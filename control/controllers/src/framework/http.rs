@@ -185,6 +185,15 @@ pub(crate) async fn page(
     Ok((items, usize::try_from(beyond).unwrap_or(usize::MAX)))
 }
 
+/// Whether the authorizer allows what `spec` (of a subject access review) describes.
+pub(crate) async fn allowed(client: &Client, spec: &Value) -> Result<bool, RequestError> {
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned();
+    let text = client.request_text(request(http::Method::POST, path, JSON, serde_json::to_vec(&review)?)?).await?;
+    let answer: Value = serde_json::from_str(&text)?;
+    Ok(answer["status"]["allowed"] == true && answer["status"]["denied"] != true)
+}
+
 /// Reads what a typed kind's JSON says, if the resource is one of the typed kinds.
 pub(crate) fn typed(resource: &Resource, json: &str) -> Option<Object> {
     let kind = Kind::find(&resource.api_version, &resource.kind)?;

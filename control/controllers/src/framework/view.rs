@@ -23,6 +23,23 @@ pub enum Question {
         /// The namespace.
         namespace: String,
     },
+    /// Does the authorizer allow this?
+    Allowed {
+        /// Who asks.
+        user: String,
+        /// The asker's uid.
+        uid: String,
+        /// The asker's groups.
+        groups: Vec<String>,
+        /// API group.
+        group: String,
+        /// Resource.
+        resource: String,
+        /// Subresource.
+        subresource: String,
+        /// Verb.
+        verb: String,
+    },
 }
 
 /// What a kind still has in a namespace.
@@ -41,6 +58,8 @@ pub struct Leftover {
 pub enum Answer {
     /// The uid that lives there; none when nothing does.
     Uid(Option<String>),
+    /// Whether it is allowed.
+    Allowed(bool),
     /// What is left, and which groups could not be asked.
     Contents {
         /// Resources with objects left.
