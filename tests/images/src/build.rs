@@ -243,6 +243,9 @@ impl Workshop {
     }
 
     fn fetch(debian: &Debian, specs: &[&ImageSpec], progress: &mut dyn FnMut(Progress)) -> Result<Index, BuildError> {
+        if specs.iter().all(|spec| spec.layers.iter().all(|layer| layer.packages.is_empty())) {
+            return Ok(Index::default());
+        }
         progress(Progress::ReadingIndex);
         let index = debian.index().map_err(|source| no_packages(specs.first().copied(), source))?;
         let mut wanted: BTreeSet<&Package> = BTreeSet::new();

@@ -1,5 +1,7 @@
 //! The images of ours, as data: what each holds and runs.
 
+mod shop;
+
 use crate::spec::{FileSpec, ImageSpec, LayerSpec, Process};
 use crate::tree::{Owner, Select};
 
@@ -9,7 +11,7 @@ const BUSYBOX_LINKS: &str = include_str!("busybox.links");
 /// Every image that the nodes of a local cluster are given.
 #[must_use]
 pub fn all_images() -> Vec<ImageSpec> {
-    vec![pause(), busybox()]
+    vec![pause(), busybox(), shop::app(), shop::redis(), shop::varnish(), shop::postgres()]
 }
 
 /// The image with this reference or archive name (without `.tar`).

@@ -97,7 +97,7 @@ pub enum Node {
 pub struct Select {
     /// Path prefixes that are taken; empty takes all.
     pub keep: Vec<String>,
-    /// Path prefixes that are left out.
+    /// Path prefixes that are left out; `*` stands for any one part.
     pub drop: Vec<String>,
 }
 
@@ -121,13 +121,19 @@ impl Select {
         if path.starts_with("usr/share/doc/") && path.ends_with("/copyright") {
             return true;
         }
-        let is_under =
-            |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if NEVER.into_iter().any(is_under) || self.drop.iter().any(|prefix| is_under(prefix)) {
+        if NEVER.into_iter().any(|prefix| is_under(path, prefix))
+            || self.drop.iter().any(|prefix| is_under(path, prefix))
+        {
             return false;
         }
-        self.keep.is_empty() || self.keep.iter().any(|prefix| is_under(prefix))
+        self.keep.is_empty() || self.keep.iter().any(|prefix| is_under(path, prefix))
     }
+}
+
+/// Whether the path begins with the parts of the prefix, in which `*` is any one part.
+fn is_under(path: &str, prefix: &str) -> bool {
+    let mut parts = path.split('/');
+    prefix.split('/').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
 }
 
 /// A root folder: path without a leading slash to entry, in the order of the paths.
@@ -374,13 +380,18 @@ mod tests {
 
     #[test]
     fn selection_by_prefix_of_whole_names() {
-        let select = Select { keep: vec!["usr/bin".to_owned()], drop: vec!["usr/bin/gone".to_owned()] };
+        let select = Select {
+            keep: vec!["usr/bin".to_owned()],
+            drop: vec!["usr/bin/gone".to_owned(), "usr/bin/*/x".to_owned()],
+        };
         for (path, expected) in [
             ("usr/bin/tool", true),
             ("usr/bin", true),
             ("usr/binary", false),
             ("usr/bin/gone", false),
             ("usr/bin/gone2", true),
+            ("usr/bin/a/x/y", false),
+            ("usr/bin/a/y", true),
             ("usr/share/doc/x/copyright", true),
             ("usr/share/doc/x/changelog", false),
         ] {
