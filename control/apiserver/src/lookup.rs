@@ -32,6 +32,13 @@ impl Lookup for CacheLookup {
         self.slot(group, resource).list(&selection).iter().map(|entry| entry.decoded()).collect()
     }
 
+    fn pods_of_node(&self, node: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let selection = Selection { trigger: Trigger::Indexed(node.to_owned()), predicate: None };
+        let pods = self.slot("", "pods").list(&selection);
+        let within = pods.iter().filter(|entry| namespace.is_empty() || entry.namespace() == namespace);
+        within.map(|entry| entry.decoded()).collect()
+    }
+
     fn generation(&self, group: &str, resource: &str) -> u64 {
         self.slot(group, resource).last_change()
     }

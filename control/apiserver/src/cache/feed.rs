@@ -178,11 +178,6 @@ impl Cache {
         self.slots.load().get(key).cloned().unwrap_or(new)
     }
 
-    /// Every resource that has a place.
-    pub(crate) fn slots(&self) -> Arc<BTreeMap<GroupResource, Arc<Slot>>> {
-        self.slots.load_full()
-    }
-
     /// Everything up to this revision is in the cache.
     pub(crate) fn delivered(&self) -> Revision {
         self.delivered.load(Ordering::Acquire)

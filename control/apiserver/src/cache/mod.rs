@@ -17,3 +17,6 @@ pub(crate) use resource::Selection;
 pub(crate) use slot::{ChangeStream, Slot, WatchStart};
 pub(crate) use stored::{Columns, StoredError, encode};
 pub(crate) use watcher::{Predicate, Trigger};
+
+#[cfg(test)]
+mod tests;

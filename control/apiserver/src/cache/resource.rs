@@ -181,11 +181,6 @@ impl Objects {
         self.objects.get(key).cloned()
     }
 
-    /// How many objects there are.
-    pub(super) fn len(&self) -> usize {
-        self.objects.len()
-    }
-
     /// The objects a selection takes, in order of key.
     pub(super) fn select(&self, selection: &Selection, base: &[u8]) -> Vec<Arc<Entry>> {
         let taken = |entry: &&Arc<Entry>| selection.takes(entry);
@@ -268,6 +263,7 @@ impl Objects {
     }
 
     /// Whether anyone watches.
+    #[cfg(test)]
     pub(super) fn is_watched(&self) -> bool {
         !self.watchers.is_empty()
     }

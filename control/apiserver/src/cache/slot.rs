@@ -106,11 +106,6 @@ impl Slot {
         self.objects.read().select(selection, &self.prefix)
     }
 
-    /// How many objects there are.
-    pub(crate) fn len(&self) -> usize {
-        self.objects.read().len()
-    }
-
     /// When an object last changed.
     pub(crate) fn last_change(&self) -> Revision {
         self.objects.read().last_change()

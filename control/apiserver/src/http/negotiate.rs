@@ -17,15 +17,6 @@ pub(crate) const YAML: &str = "application/yaml";
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 impl Media {
-    /// The content type of one answer.
-    pub(crate) const fn content_type(self) -> &'static str {
-        match self {
-            Self::Json => JSON,
-            Self::Yaml => YAML,
-            Self::Protobuf => PROTOBUF,
-        }
-    }
-
     /// The content type of a watch.
     pub(crate) const fn stream_type(self) -> &'static str {
         match self {
