@@ -4,12 +4,7 @@ use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::json;
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 use timonel_api::{GroupResource, Value};
 use timonel_runtime::{Clock, Tasks};
 use timonel_store::{MemoryStore, Op, Store, Txn};

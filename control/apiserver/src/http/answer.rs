@@ -105,7 +105,9 @@ impl Answer {
         *response.status_mut() = ::http::StatusCode::from_u16(self.code).unwrap_or_default();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-        headers.extend(self.headers.into_iter().map(|(name, value)| (name, value)));
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         add_warnings(headers, warnings);
         response
     }

@@ -52,10 +52,10 @@ async fn repair(server: &Arc<ApiServer>, verb: Verb, object: &Value) -> Result<(
     let collection = format!("/apis/rbac.authorization.k8s.io/v1/{scope}{plural}");
     let path = format!("{collection}/{}", object.str_at(&["metadata", "name"]));
     if verb == Verb::Delete {
-        expect(send(server, "DELETE", &path, JSON, &Value::Null).await, &[404])?;
-        return expect(send(server, "POST", &collection, JSON, object).await, &[409]);
+        expect(&send(server, "DELETE", &path, JSON, &Value::Null).await, &[404])?;
+        return expect(&send(server, "POST", &collection, JSON, object).await, &[409]);
     }
-    expect(send(server, "PUT", &path, JSON, object).await, &[409])
+    expect(&send(server, "PUT", &path, JSON, object).await, &[409])
 }
 
 /// The Service by which pods find this API, and its endpoint.
@@ -92,9 +92,9 @@ async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Result<(), Sta
         let path = format!("{collection}/kubernetes");
         let exists = send(server, "GET", &path, JSON, &Value::Null).await.status().is_success();
         if !exists {
-            expect(send(server, "POST", collection, JSON, &object).await, &[409])?;
+            expect(&send(server, "POST", collection, JSON, &object).await, &[409])?;
         } else if follows {
-            expect(send(server, "PATCH", &path, "application/merge-patch+json", &object).await, &[])?;
+            expect(&send(server, "PATCH", &path, "application/merge-patch+json", &object).await, &[])?;
         }
     }
     Ok(())
@@ -110,7 +110,7 @@ async fn send(server: &Arc<ApiServer>, method: &str, path: &str, ty: &'static st
     Box::pin(server.call(request, Caller::internal("apiserver"))).await
 }
 
-fn expect(response: Response<Body>, fine: &[u16]) -> Result<(), Status> {
+fn expect(response: &Response<Body>, fine: &[u16]) -> Result<(), Status> {
     let code = response.status().as_u16();
     if response.status().is_success() || fine.contains(&code) {
         return Ok(());

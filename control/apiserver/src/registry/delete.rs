@@ -366,14 +366,14 @@ mod tests {
         let held = json!({"metadata": {"finalizers": ["x/y"]}});
         for (kind, object, options, expected) in [
             (POD, running.clone(), &none, "2026-11-01T10:00:30Z 30 "),
-            (POD, running.clone(), &grace(0), "remove"),
+            (POD, running, &grace(0), "remove"),
             (POD, json!({"spec": {}}), &none, "remove"),
             (POD, ending.clone(), &none, "pending"),
             (POD, ending.clone(), &grace(60), "pending"),
             (POD, ending.clone(), &grace(5), "2026-11-01T09:59:55Z 5 "),
             (POD, ending, &grace(0), "remove"),
             (DEPLOYMENT, json!({}), &none, "remove"),
-            (DEPLOYMENT, held.clone(), &none, "2026-11-01T10:00:00Z 0 x/y"),
+            (DEPLOYMENT, held, &none, "2026-11-01T10:00:00Z 0 x/y"),
             (DEPLOYMENT, json!({}), &policy("Foreground"), "2026-11-01T10:00:00Z 0 foregroundDeletion"),
             (DEPLOYMENT, json!({}), &policy("Orphan"), "2026-11-01T10:00:00Z 0 orphan"),
             (DEPLOYMENT, json!({"metadata": {"finalizers": ["orphan"]}}), &policy("Background"), "remove"),

@@ -10,8 +10,6 @@ use super::{
     view::columns_of,
 };
 use crate::cache::{Entry, Slot, encode};
-#[cfg(test)]
-use crate::cache::{Selection, Trigger};
 use bytes::Bytes;
 use ipnet::IpNet;
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
@@ -276,13 +274,6 @@ impl Services {
         let ports = had.ports.difference(&keeps.ports);
         let ports = ports.map(|port| Beside { compare: None, op: Op::Delete(self.port_key(*port)) });
         addresses.chain(ports).collect()
-    }
-
-    /// Every address taken, for tests and repair.
-    #[cfg(test)]
-    pub(crate) fn taken_addresses(&self) -> Vec<String> {
-        let all = Selection { trigger: Trigger::All, predicate: None };
-        self.addresses.list(&all).iter().map(|entry| entry.name().to_owned()).collect()
     }
 }
 

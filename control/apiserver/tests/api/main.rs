@@ -1,5 +1,7 @@
 //! The API as a client sees it: requests through `ApiServer::call`, over a store in memory.
 
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "test code outside #[test] functions")]
+
 mod deletes;
 mod in_process;
 mod lists;
