@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         keys: KeyRing::new(SigningKey::generate()?, Vec::new()),
         service_ranges: vec!["10.96.0.0/16".parse()?],
         node_ports: Config::NODE_PORTS,
-        advertise: Some("127.0.0.1:6443".parse()?),
+        advertise: Some("192.0.2.1:6443".parse()?),
         public_address: format!("127.0.0.1:{port}"),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,

@@ -7,13 +7,15 @@ use crate::{
     cache::encode,
     http::JSON,
 };
-use ::http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
+use ::http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
 use ipnet::IpNet;
 use serde_json::json;
 use std::{net::SocketAddr, sync::Arc};
 use timonel_api::{Status, Value, Verb, strategy};
 use timonel_store::{Compare, Op, Store, Txn};
 
+/// Bytes of a refusal that are told.
+const MAX_ERROR: usize = 64 << 10;
 /// Objects written in one transaction.
 const BATCH: usize = 60;
 
@@ -37,10 +39,13 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     for (verb, object) in updates {
         repair(server, verb, &object).await?;
     }
-    match advertise {
-        Some(address) if !server.services.ranges.is_empty() => publish(server, address).await,
-        _ => Ok(()),
+    if let Some(address) = advertise.filter(|_| !server.services.ranges.is_empty())
+        && let Err(error) = publish(server, address).await
+    {
+        // The API works without; only pods do not find it under its usual name.
+        tracing::warn!(%error, %address, "the Service kubernetes cannot be published");
     }
+    Ok(())
 }
 
 /// Changes a default role as a client would, so that all rules hold. A binding cannot refer to another role:
@@ -52,10 +57,12 @@ async fn repair(server: &Arc<ApiServer>, verb: Verb, object: &Value) -> Result<(
     let collection = format!("/apis/rbac.authorization.k8s.io/v1/{scope}{plural}");
     let path = format!("{collection}/{}", object.str_at(&["metadata", "name"]));
     if verb == Verb::Delete {
-        expect(&send(server, "DELETE", &path, JSON, &Value::Null).await, &[404])?;
-        return expect(&send(server, "POST", &collection, JSON, object).await, &[409]);
+        send(server, ["DELETE", &path, JSON], &Value::Null, &[404]).await?;
+        send(server, ["POST", &collection, JSON], object, &[409]).await?;
+    } else {
+        send(server, ["PUT", &path, JSON], object, &[409]).await?;
     }
-    expect(&send(server, "PUT", &path, JSON, object).await, &[409])
+    Ok(())
 }
 
 /// The Service by which pods find this API, and its endpoint.
@@ -90,32 +97,35 @@ async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Result<(), Sta
     ] {
         let object = Value::from(object);
         let path = format!("{collection}/kubernetes");
-        let exists = send(server, "GET", &path, JSON, &Value::Null).await.status().is_success();
-        if !exists {
-            expect(&send(server, "POST", collection, JSON, &object).await, &[409])?;
+        let found = send(server, ["GET", &path, JSON], &Value::Null, &[404]).await?;
+        if found == 404 {
+            send(server, ["POST", collection, JSON], &object, &[409]).await?;
         } else if follows {
-            expect(&send(server, "PATCH", &path, "application/merge-patch+json", &object).await, &[])?;
+            send(server, ["PATCH", &path, "application/merge-patch+json"], &object, &[]).await?;
         }
     }
     Ok(())
 }
 
-/// A request of the server to itself.
-async fn send(server: &Arc<ApiServer>, method: &str, path: &str, ty: &'static str, body: &Value) -> Response<Body> {
+/// A request of the server to itself; codes in `fine` are as good as a success.
+async fn send(
+    server: &Arc<ApiServer>,
+    [method, path, ty]: [&str; 3],
+    body: &Value,
+    fine: &[u16],
+) -> Result<u16, Status> {
     let body = if body.is_null() { Body::empty() } else { timonel_api::encode_json(body).into() };
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-    *request.uri_mut() = path.parse().unwrap_or_default();
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(ty));
-    Box::pin(server.call(request, Caller::internal("apiserver"))).await
-}
-
-fn expect(response: &Response<Body>, fine: &[u16]) -> Result<(), Status> {
+    *request.uri_mut() = path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(ty).map_err(Status::internal)?);
+    let response = Box::pin(server.call(request, Caller::internal("apiserver"))).await;
     let code = response.status().as_u16();
     if response.status().is_success() || fine.contains(&code) {
-        return Ok(());
+        return Ok(code);
     }
-    Err(Status::internal(format!("a default object was refused with code {code}")))
+    let text = crate::body::read(response.into_body(), MAX_ERROR).await.unwrap_or_default();
+    Err(Status::internal(format!("{method} {path}: {}", String::from_utf8_lossy(&text))))
 }
 
 /// Stores those of `objects` that do not exist.
