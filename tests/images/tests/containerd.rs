@@ -2,6 +2,8 @@
 //!
 //! Skips, saying so, where containerd, apt or the rights of root are missing.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! The example's manifest and the images that are built agree.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
