@@ -2,6 +2,8 @@
 //! executor in one task. They speak to any Kubernetes API server through `kube::Client`. Load balancers, routes and
 //! the initialisation of nodes belong to the cloud controller, never here.
 
+#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "tables of JSON literals read best by value"))]
+
 mod certificates;
 mod cluster;
 mod common;

@@ -109,3 +109,38 @@ pub async fn run(client: kube::Client, config: ControllersConfig, tasks: &Tasks)
     Box::pin(Engine::new(executor, controllers).run(tasks.token())).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{framework::print_graph, testing::at};
+
+    #[tokio::test]
+    async fn the_table_of_controllers_is_the_golden_one() {
+        let mut config = ControllersConfig::new(Clock::simulated(at(0)), Entropy::seeded(1), "test", "PEM");
+        config.signers = Some(Arc::new(NoSigner));
+        config.node_ranges = Some(NodeRanges { cluster: Vec::new(), mask_v4: 24, mask_v6: 64 });
+        let all = controllers(&config);
+        assert!(check_writers(&all).is_ok());
+        let golden = include_str!("graph.golden");
+        let printed = print_graph(&all);
+        assert!(printed == golden, "the table has changed; if that is meant, graph.golden becomes:\n{printed}");
+    }
+
+    #[test]
+    fn two_writers_of_one_field_are_refused() {
+        let twice = || -> Box<dyn Controller> { workloads::controllers().remove(0) };
+        let refused = check_writers(&[twice(), twice()]).map_err(|error| error.to_string());
+        let told = "replicaset-controller and replicaset-controller both write ReplicaSet status";
+        assert_eq!(refused, Err(told.to_owned()));
+    }
+
+    struct NoSigner;
+
+    #[async_trait::async_trait]
+    impl CertificateSigner for NoSigner {
+        async fn sign(&self, _request: crate::signing::SignRequest) -> Result<Vec<u8>, String> {
+            Err("never asked".to_owned())
+        }
+    }
+}

@@ -1,8 +1,11 @@
 //! Controllers of a cluster's frame: namespaces, service accounts, owners, roles, quotas.
 
+mod disruption;
 mod garbage;
 mod namespace;
 mod namespace_defaults;
+mod quota;
+mod roles;
 
 use crate::{framework::Controller, run::ControllersConfig};
 
@@ -13,5 +16,8 @@ pub(crate) fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>
         Box::new(namespace_defaults::ServiceAccounts),
         Box::new(namespace_defaults::RootAuthority { pem: config.cluster_ca_pem.clone() }),
         Box::new(garbage::GarbageCollector),
+        Box::new(disruption::Budgets),
+        Box::new(quota::Quotas),
+        Box::new(roles::RoleAggregation),
     ]
 }

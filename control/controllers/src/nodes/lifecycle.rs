@@ -108,7 +108,7 @@ fn sorted(taints: &[Taint]) -> Vec<(String, String, Option<String>, Option<i64>)
 /// Sets the kubelet's conditions to unknown, unless they are.
 fn silenced(node: &Node, now: Timestamp) -> Option<Action> {
     let unknown = |kind: &&str| condition(node, kind).is_some_and(|condition| condition.status == "Unknown");
-    if KEPT_BY_KUBELET.iter().all(|kind| unknown(kind)) {
+    if KEPT_BY_KUBELET.iter().all(unknown) {
         return None;
     }
     let mut new = node.clone();

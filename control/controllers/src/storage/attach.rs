@@ -46,10 +46,8 @@ impl Controller for Attachments {
 
     fn keys(&self, view: &View, change: &Change, keys: &mut Vec<Key>) {
         match change.object() {
-            Object::Pod(pod) => {
-                if !node(pod).is_empty() && claims_of(pod).next().is_some() {
-                    keys.push(Key::new("", node(pod)));
-                }
+            Object::Pod(pod) if !node(pod).is_empty() && claims_of(pod).next().is_some() => {
+                keys.push(Key::new("", node(pod)));
             }
             Object::Node(node) => keys.push(Key::of(&node.metadata)),
             Object::VolumeAttachment(attachment) => keys.push(Key::new("", &attachment.spec.node_name)),

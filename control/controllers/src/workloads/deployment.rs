@@ -91,10 +91,9 @@ impl Controller for Deployments {
 
     fn plan(&self, view: &View, key: &Key, now: Timestamp) -> Plan {
         let Some(deployment) = view.deployments.get(key) else { return Plan::none() };
-        Rollout::new(deployment, view).map_or_else(
-            |actions| Plan::from(actions),
-            |rollout| rollout.plan(view.memory.failure(self.name(), key).map(|failure| failure.message.as_str()), now),
-        )
+        Rollout::new(deployment, view).map_or_else(Plan::from, |rollout| {
+            rollout.plan(view.memory.failure(self.name(), key).map(|failure| failure.message.as_str()), now)
+        })
     }
 }
 

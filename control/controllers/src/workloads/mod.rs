@@ -1,5 +1,6 @@
 //! Controllers of workloads: pods from templates.
 
+mod cron;
 mod daemon;
 mod daemon_node;
 mod deployment;
@@ -14,10 +15,13 @@ mod job_pods;
 mod job_tests;
 mod job_ttl;
 mod replicas;
+mod schedule;
 mod stateful;
 mod stateful_pod;
 
 use crate::framework::Controller;
+
+pub(crate) use deployment::scaled;
 
 /// The controllers of this family.
 pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
@@ -29,5 +33,6 @@ pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(daemon::DaemonSets),
         Box::new(job::Jobs),
         Box::new(job_ttl::JobTimeToLive),
+        Box::new(cron::CronJobs),
     ]
 }
