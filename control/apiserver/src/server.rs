@@ -7,7 +7,7 @@ use crate::{
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
-    http::{self, Answer, Query, RequestInfo},
+    http::{self, Accept, Answer, Query, RequestInfo},
     lookup::CacheLookup,
     metrics::Metrics,
     registry::{self, Call, Committer, Events, Resources, Services},
@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use timonel_api::Status;
-use timonel_runtime::{Clock, Entropy, Tasks};
+use timonel_runtime::{Clock, Entropy, Tasks, continue_trace};
 use tracing::Instrument;
 
 /// Requests being worked on at a time, watches and streams not counted (upstream's bounds).
@@ -129,6 +129,7 @@ impl ApiServer {
             subresource = %info.subresource,
             code = tracing::field::Empty,
         );
+        continue_trace(&span, &parts.headers);
         let warnings = Mutex::default();
         let served = self
             .served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings)
@@ -155,8 +156,8 @@ impl ApiServer {
     ) -> Result<Answer, Status> {
         let Incoming { parts, extensions, body } = incoming;
         let user = self.authenticate(&parts.headers, caller)?;
-        let long =
-            info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
+        let streamed = matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
+        let long = info.verb == "watch" || streamed;
         let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
         let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
         if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound)
@@ -182,7 +183,9 @@ impl ApiServer {
             extensions: Mutex::new(extensions),
             user: &user,
             now: self.clock.now(),
-            accept: http::accept(&parts.headers, query)?,
+            // What another server answers is passed on whatever its type.
+            accept: http::accept(&parts.headers, query)
+                .or_else(|refused| streamed.then(Accept::default).ok_or(refused))?,
             warnings: Mutex::default(),
         };
         let served = Box::pin(registry::serve(&call, body));

@@ -81,8 +81,9 @@ async fn send(
     call: &Call<'_>,
     way: Way,
     connector: SharedConnector,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    timonel_runtime::propagate_trace(request.headers_mut());
     let sent = send_to_node(&*connector, &way.node, way.target, request, &call.server.tasks).await;
     Ok(sent.map_err(|error| node_status(&error))?.map(Body::new))
 }

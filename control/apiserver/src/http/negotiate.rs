@@ -54,6 +54,12 @@ pub(crate) struct Accept {
     pub(crate) pretty: bool,
 }
 
+impl Default for Accept {
+    fn default() -> Self {
+        Self { media: Media::Json, shape: Shape::Whole, pretty: false }
+    }
+}
+
 /// One range of an `Accept` header.
 #[derive(Clone, Debug)]
 pub(crate) struct MediaRange<'a> {
