@@ -21,6 +21,9 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// A place in the list of nodes.
 pub(crate) type NodeId = usize;
 
+/// A place among the remembered shapes.
+pub(crate) type ShapeId = usize;
+
 /// Whether a node suits a pod's shape, whatever runs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -34,6 +37,7 @@ pub(crate) enum Verdict {
 /// A shape with what was found out about it, node by node.
 #[derive(Debug)]
 pub(crate) struct Judged {
+    key: Arc<str>,
     shape: Arc<Shape>,
     verdicts: Vec<Verdict>,
     used: u64,
@@ -63,7 +67,8 @@ pub struct Cluster {
     homeless: BTreeMap<String, Vec<String>>,
     pub(crate) terms: Terms,
     pub(crate) volumes: Volumes,
-    shapes: HashMap<Arc<str>, Judged>,
+    shapes: Vec<Judged>,
+    shape_ids: HashMap<Arc<str>, ShapeId>,
     shape_clock: u64,
     image_ids: HashMap<String, u32>,
     /// Nodes that have the image, by identity.
@@ -343,37 +348,50 @@ impl Cluster {
         term
     }
 
-    /// Whether `node` suits the shape of `pod`, remembered.
-    pub(crate) fn verdict(&mut self, pod: &PodInfo, id: NodeId) -> Verdict {
-        let nodes = self.nodes.len();
-        let Some(judged) = self.shapes.get_mut(&pod.shape_key) else { return judge(&pod.shape, &self.nodes[id]) };
-        if judged.verdicts.len() < nodes {
-            judged.verdicts.resize(nodes, Verdict::Unknown);
-        }
+    /// Whether a node suits a shape, remembered.
+    pub(crate) fn verdict(&mut self, shape: ShapeId, id: NodeId) -> Verdict {
+        let judged = &mut self.shapes[shape];
         if judged.verdicts[id] == Verdict::Unknown {
             judged.verdicts[id] = judge(&judged.shape, &self.nodes[id]);
         }
         judged.verdicts[id]
     }
 
-    /// Makes room to remember verdicts on this pod's shape.
-    pub(crate) fn remember_shape(&mut self, pod: &PodInfo) {
+    /// The shape of this pod, good until [`MAX_SHAPES`] others have been asked for.
+    pub(crate) fn shape(&mut self, pod: &PodInfo) -> ShapeId {
         self.shape_clock += 1;
-        if let Some(known) = self.shapes.get_mut(&pod.shape_key) {
-            known.used = self.shape_clock;
-            return;
-        }
-        if self.shapes.len() >= MAX_SHAPES
-            && let Some(oldest) = self.shapes.iter().min_by_key(|(_, judged)| judged.used).map(|(key, _)| key.clone())
-        {
-            self.shapes.remove(&oldest);
-        }
-        let judged = Judged { shape: Arc::clone(&pod.shape), verdicts: Vec::new(), used: self.shape_clock };
-        self.shapes.insert(Arc::clone(&pod.shape_key), judged);
+        let unknown = || vec![Verdict::Unknown; self.nodes.len()];
+        let id = match self.shape_ids.get(&pod.shape_key) {
+            Some(known) => *known,
+            None => {
+                let judged = Judged {
+                    key: Arc::clone(&pod.shape_key),
+                    shape: Arc::clone(&pod.shape),
+                    verdicts: unknown(),
+                    used: 0,
+                };
+                let id = if self.shapes.len() < MAX_SHAPES {
+                    self.shapes.push(judged);
+                    self.shapes.len() - 1
+                } else {
+                    let oldest = self.shapes.iter().enumerate().min_by_key(|(_, judged)| judged.used);
+                    let oldest = oldest.map_or(0, |(id, _)| id);
+                    let old = std::mem::replace(&mut self.shapes[oldest], judged);
+                    self.shape_ids.remove(&old.key);
+                    oldest
+                };
+                self.shape_ids.insert(Arc::clone(&pod.shape_key), id);
+                id
+            }
+        };
+        let judged = &mut self.shapes[id];
+        judged.used = self.shape_clock;
+        judged.verdicts.resize(self.nodes.len(), Verdict::Unknown);
+        id
     }
 
     fn forget_verdicts(&mut self, id: NodeId) {
-        for judged in self.shapes.values_mut() {
+        for judged in &mut self.shapes {
             if let Some(verdict) = judged.verdicts.get_mut(id) {
                 *verdict = Verdict::Unknown;
             }

@@ -2,7 +2,7 @@
 //! one node then is a handful of comparisons. Pure.
 
 use crate::{
-    cluster::{Cluster, NodeId, Verdict},
+    cluster::{Cluster, NodeId, ShapeId, Verdict},
     node::NodeInfo,
     pod::{PodInfo, Spread},
     reason::Reason,
@@ -48,6 +48,7 @@ impl Spreading {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) class: ClassId,
+    pub(crate) shape: ShapeId,
     pub(crate) volumes: PodVolumes,
     anti: Vec<TermId>,
     affinity: Vec<TermId>,
@@ -70,17 +71,17 @@ impl Prepared {
 pub(crate) fn prepare(cluster: &mut Cluster, pod: &PodInfo) -> Result<Prepared, String> {
     let volumes = cluster.volumes.of_pod(pod)?;
     cluster.order();
-    cluster.remember_shape(pod);
+    let shape = cluster.shape(pod);
     let class = cluster.terms.class(&pod.namespace, &pod.labels, pod.terminating);
     let anti: Vec<_> = pod.anti_affinity.iter().map(|spec| cluster.counted_term(spec)).collect();
     let affinity: Vec<_> = pod.affinity.iter().map(|spec| cluster.counted_term(spec)).collect();
     let matched = cluster.terms.matched(class).iter();
     let others_anti = matched.copied().filter(|term| cluster.terms.get(*term).has_owner(Owner::Anti)).collect();
     let first = pod.affinity_self && affinity.iter().all(|term| cluster.terms.get(*term).total == 0);
-    let hard = spreading(cluster, pod, &pod.spread_hard, true);
+    let hard = spreading(cluster, pod, shape, &pod.spread_hard, true);
     let named = pod.shape.required.names();
     let only = named.map(|names| names.iter().filter_map(|name| cluster.node_id(name)).collect());
-    Ok(Prepared { class, volumes, anti, affinity, first, others_anti, hard, only })
+    Ok(Prepared { class, shape, volumes, anti, affinity, first, others_anti, hard, only })
 }
 
 /// Ends the use of what was prepared.
@@ -90,7 +91,13 @@ pub(crate) fn done(cluster: &mut Cluster, prepared: &Prepared) {
 }
 
 /// Counts for spread constraints; `all_keys` leaves nodes out that lack one of their labels.
-pub(crate) fn spreading(cluster: &mut Cluster, pod: &PodInfo, list: &[Spread], all_keys: bool) -> Vec<Spreading> {
+pub(crate) fn spreading(
+    cluster: &mut Cluster,
+    pod: &PodInfo,
+    shape: ShapeId,
+    list: &[Spread],
+    all_keys: bool,
+) -> Vec<Spreading> {
     if list.is_empty() {
         return Vec::new();
     }
@@ -103,7 +110,7 @@ pub(crate) fn spreading(cluster: &mut Cluster, pod: &PodInfo, list: &[Spread], a
     for (at, one) in list.iter().enumerate() {
         let key = keys[at];
         let (counts, least, domains) = if gaps || picky(one) {
-            own_counts(cluster, pod, one, terms[at], &keys)
+            own_counts(cluster, pod, shape, one, terms[at], &keys)
         } else {
             shared_counts(cluster, terms[at])
         };
@@ -134,6 +141,7 @@ fn shared_counts(cluster: &Cluster, term: TermId) -> (Counts, i64, usize) {
 fn own_counts(
     cluster: &mut Cluster,
     pod: &PodInfo,
+    shape: ShapeId,
     spread: &Spread,
     term: TermId,
     keys: &[usize],
@@ -142,7 +150,7 @@ fn own_counts(
     let mut counts: Vec<Option<u32>> = vec![None; cluster.terms.keys[key].nodes.len()];
     for at in 0..cluster.all_nodes().len() {
         let id = cluster.all_nodes()[at];
-        let verdict = cluster.verdict(pod, id);
+        let verdict = cluster.verdict(shape, id);
         let node = &cluster.nodes[id];
         let has_keys = keys.iter().all(|key| node.domains[*key] != NO_DOMAIN);
         let affinity = !spread.honor_affinity
@@ -166,7 +174,7 @@ fn own_counts(
 
 /// Whether `pod` can go on the node, taking into account who waits for room there.
 pub(crate) fn check(cluster: &mut Cluster, pod: &PodInfo, prepared: &Prepared, id: NodeId) -> Result<(), Reasons> {
-    match cluster.verdict(pod, id) {
+    match cluster.verdict(prepared.shape, id) {
         Verdict::Fits | Verdict::Unknown => {}
         Verdict::Unschedulable => return Err(smallvec![Reason::Unschedulable]),
         Verdict::Taint => return Err(smallvec![Reason::Taint]),

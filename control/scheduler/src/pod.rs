@@ -292,7 +292,8 @@ fn default_spread(pod: &Pod, namespace: &Arc<str>, labels: &BTreeMap<String, Str
         },
         max_skew,
         min_domains: 1,
-        honor_affinity: true,
+        // Pods alike choose among the same nodes, so there is nothing to leave out.
+        honor_affinity: false,
         honor_taints: false,
         matches_itself: true,
     };

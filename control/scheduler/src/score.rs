@@ -35,7 +35,7 @@ pub(crate) fn score(cluster: &mut Cluster, pod: &PodInfo, prepared: &Prepared, n
         .collect();
     add_taints(cluster, pod, nodes, &mut scores);
     add_node_affinity(cluster, pod, nodes, &mut scores);
-    add_spread(cluster, pod, nodes, &mut scores);
+    add_spread(cluster, pod, prepared, nodes, &mut scores);
     add_pod_affinity(cluster, pod, prepared, nodes, &mut scores);
     scores
 }
@@ -112,12 +112,12 @@ fn add_node_affinity(cluster: &Cluster, pod: &PodInfo, nodes: &[NodeId], scores:
     add_scaled(&raw, false, WEIGHT_NODE_AFFINITY, scores);
 }
 
-fn add_spread(cluster: &mut Cluster, pod: &PodInfo, nodes: &[NodeId], scores: &mut [i64]) {
+fn add_spread(cluster: &mut Cluster, pod: &PodInfo, prepared: &Prepared, nodes: &[NodeId], scores: &mut [i64]) {
     if pod.spread_soft.is_empty() {
         return;
     }
     let needs_all = !pod.spread_default;
-    let list = spreading(cluster, pod, &pod.spread_soft, needs_all);
+    let list = spreading(cluster, pod, prepared.shape, &pod.spread_soft, needs_all);
     let ignored = |id: &NodeId| needs_all && list.iter().any(|one| cluster.nodes[*id].domains[one.key] == NO_DOMAIN);
     let weights: Vec<f64> = list
         .iter()
