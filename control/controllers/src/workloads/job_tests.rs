@@ -124,8 +124,7 @@ fn deadlines_and_suspension_take_pods_away() {
 #[test]
 fn indexes_are_completed_one_by_one() {
     let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 2});
-    let made =
-        plan(job(spec.clone(), started()), &[indexed("a", "Succeeded", "0"), indexed("b", "Running", "1")], 1000);
+    let made = plan(job(spec, started()), &[indexed("a", "Succeeded", "0"), indexed("b", "Running", "1")], 1000);
     assert_eq!(made[0].line, "create Pod default/sum-2-");
     assert_eq!(made[0].body["spec"]["hostname"], "sum-2");
     assert_eq!(made[0].body["spec"]["containers"][0]["env"][0]["name"], "JOB_COMPLETION_INDEX");
