@@ -84,7 +84,10 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
             object.set_at(&["status", "phase"], "Pending");
             object.set_at(&["status", "lastPhaseTransitionTime"], timestamp(now));
         }
-        ("", "PersistentVolumeClaim") => normalize_data_sources(object),
+        ("", "PersistentVolumeClaim") => {
+            object.set_at(&["status", "phase"], "Pending");
+            normalize_data_sources(object);
+        }
         ("", "ServiceAccount") => clean_secret_references(object),
         ("batch", "Job") => job_selector(object),
         ("apps", "DaemonSet") => object.set_at(&TEMPLATE_GENERATION, "1"),
@@ -198,7 +201,7 @@ mod tests {
             (
                 KindRef::builtin("", "PersistentVolumeClaim", true),
                 json!({"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "a"}}}),
-                json!({"spec": {
+                json!({"status": {"phase": "Pending"}, "spec": {
                     "dataSource": {"kind": "PersistentVolumeClaim", "name": "a"},
                     "dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "a"}}}),
             ),

@@ -229,7 +229,7 @@ impl View {
         match (accept.shape, accept.media) {
             (Shape::Whole, Media::Protobuf) => {
                 let object = crate::rules::seal(&self.resource, &self.protobuf(entry)?);
-                Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into())
+                Ok(timonel_api::encode_proto_watch_event(name, &object).into())
             }
             (Shape::Whole, _) if !self.converts => {
                 let parts = [b"{\"type\":\"", name.as_bytes(), b"\",\"object\":{", &self.head, entry.members(), b"}\n"];
@@ -244,7 +244,7 @@ impl View {
     pub(crate) fn event_value(&self, accept: &Accept, name: &str, object: &Value) -> Result<Bytes, Status> {
         if accept.media == Media::Protobuf {
             let object = crate::rules::to_protobuf(&self.scheme, object).ok_or_else(crate::http::not_acceptable)?;
-            return Ok(timonel_api::frame(&timonel_api::encode_proto_watch_event(name, &object)).into());
+            return Ok(timonel_api::encode_proto_watch_event(name, &object).into());
         }
         Ok(event_json(name, &timonel_api::encode_json(object)))
     }

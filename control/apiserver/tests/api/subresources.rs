@@ -106,6 +106,11 @@ async fn reviews_tell_who_may_what() {
     assert_eq!(theirs["status"]["allowed"], false);
     let me = world.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await.expect(201);
     assert_eq!(me["status"]["userInfo"]["username"], "system:admin");
+    let rows = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io"), ("content-type", "application/json")];
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let refused =
+        world.raw("POST", path, &rows, r#"{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}}}"#.into());
+    assert_eq!(refused.await.status(), 406);
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,6 +39,20 @@ impl Events {
     }
 }
 
+/// A length and that many bytes, once: clients read events off the stream by these lengths.
+#[tokio::test(start_paused = true)]
+async fn events_in_protobuf_are_framed_once() {
+    let world = world().await;
+    world.post(MAPS, config_map("a", json!({}))).await.expect(201);
+    let accept = [("accept", "application/vnd.kubernetes.protobuf")];
+    let response = world.raw("GET", &format!("{MAPS}?watch=true"), &accept, Body::empty()).await;
+    assert_eq!(response.headers()["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    let mut body = response.into_body();
+    let data = body.frame().await.expect("an event").unwrap().into_data().unwrap_or_else(|_| Bytes::new());
+    assert_eq!(u32::from_be_bytes(data[..4].try_into().unwrap()) as usize, data.len() - 4);
+    assert!(data[4..].starts_with(b"\x0a\x05ADDED\x12"), "{data:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn changes_are_told_once_and_in_order() {
     let world = world().await;

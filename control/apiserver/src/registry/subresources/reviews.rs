@@ -6,13 +6,16 @@ use crate::{
     authn::review_self,
     authz::{review_access, review_rules},
     body::Body,
-    http::Answer,
+    http::{Answer, Shape, not_acceptable},
     registry::call::{Call, admission_status},
 };
 use timonel_api::Status;
 
-/// Answers POST of a review.
+/// Answers POST of a review. A review is no stored object, so it has neither rows nor metadata to show alone.
 pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
+    if call.accept.shape != Shape::Whole {
+        return Err(not_acceptable());
+    }
     let mut review = posted(call, body, &call.view.resource.gvk()).await?;
     call.validate(Operation::Create, &mut review, None)?;
     let server = call.server;
