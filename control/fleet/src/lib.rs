@@ -4,12 +4,14 @@
 //! the service, the cloud-controller and the command line all speak of the fleet in these words.
 
 mod cluster;
+mod join;
 mod machine;
 mod operation;
 mod pool;
 mod resource;
 
 pub use cluster::{Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ClusterStatus};
+pub use join::{JOIN_PATH, JoinAnswer, JoinRequest, NodeSettings, TUNNEL_ALPN};
 pub use machine::{Machine, MachineAddress, MachinePhase, MachineSpec, MachineStatus};
 pub use operation::{Operation, OperationPhase, OperationSpec, OperationStatus, OperationTarget, Step, StepPhase};
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus, NodeTaint};

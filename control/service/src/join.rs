@@ -1,58 +1,11 @@
 //! How a machine becomes a node: it proves which instance it is, and gets a certificate for exactly the node that
 //! the service ordered it as. The decision is pure; `port` carries it over HTTP.
 
-use serde::{Deserialize, Serialize};
-use timonel_fleet::{LABEL_POOL, Machine, NodePool};
+use timonel_fleet::{LABEL_POOL, Machine, NodePool, NodeSettings};
 use timonel_pki::CertificateRequest;
 
-/// Path on a cluster's port.
-pub const JOIN_PATH: &str = "/timonel/v1/join";
 /// Group of every node.
 const NODES_GROUP: &str = "system:nodes";
-
-/// What a machine sends.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct JoinRequest {
-    /// The instance identity document, as the metadata service gave it.
-    pub document: String,
-    /// Its signature, as the metadata service gave it.
-    pub signature: String,
-    /// Certificate request for the node's client certificate, PEM.
-    pub request: String,
-}
-
-/// What it gets.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct JoinAnswer {
-    /// The client certificate, PEM.
-    pub certificate: String,
-    /// The cluster's authority, PEM.
-    pub authority: String,
-    /// How the node is to be set up.
-    pub node: NodeSettings,
-}
-
-/// How a node is to be set up; the cluster's side of the agent's configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeSettings {
-    /// Its name.
-    pub name: String,
-    /// Labels to register with.
-    pub labels: std::collections::BTreeMap<String, String>,
-    /// Taints to register with, `key=value:effect`.
-    pub taints: Vec<String>,
-    /// Range of the cluster's pods.
-    pub pod_cidr: String,
-    /// Range of the cluster's services.
-    pub service_cidr: String,
-    /// Address of the cluster's DNS.
-    pub dns_address: String,
-    /// The cluster's DNS domain.
-    pub domain: String,
-}
 
 /// Who a machine is, once its document has been verified.
 #[derive(Clone, Debug, PartialEq, Eq)]

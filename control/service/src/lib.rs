@@ -1,14 +1,24 @@
 //! The managed service: the fleet and its controllers, keys, joining, and the one port that serves every cluster.
 //!
-//! Decisions (`fleet::plan`, `join::decide`) are pure; `port` and `fleet::run` are the shells around them. Knows no
-//! cloud: machines are ordered by writing Machine resources, which a cloud-controller carries out.
+//! Decisions (`fleet::plan`, `join::decide`) are pure; `port`, `tenant` and `fleet::run` are the shells around them.
+//! Knows no cloud: machines are ordered by writing Machine resources, which a cloud-controller carries out.
 
+mod config;
 mod fleet;
 mod join;
+mod keys;
+mod kubeconfig;
+mod port;
 mod secrets;
+mod service;
+mod signer;
+mod tenant;
 
+pub use config::{CloudTie, HostedCluster, ServiceConfig};
 pub use fleet::{Action, ClusterFacts, FleetView, Reasons, plan};
-pub use join::{
-    IdentityVerifier, InstanceIdentity, JOIN_PATH, JoinAnswer, JoinRequest, NodeSettings, Refusal, decide, settings,
-};
+pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
+pub use keys::KeyError;
+pub use kubeconfig::{KubeconfigError, context};
 pub use secrets::{SecretError, Secrets};
+pub use service::{Service, ServiceError};
+pub use tenant::TenantError;

@@ -39,6 +39,8 @@ pub struct ProxyConfig {
     pub direct: Vec<Ipv4Net>,
     /// Where this node reaches the API server; takes the place of the endpoints of `default/kubernetes`.
     pub api_server: Option<SocketAddrV4>,
+    /// Services (`namespace/name`) that the node answers for itself, on its own addresses: no rule is made.
+    pub own_services: Vec<String>,
     /// Whether to answer on port 10256 as upstream's proxy does.
     pub serve_healthz: bool,
 }
@@ -137,6 +139,7 @@ where
 fn wanted(services: &Store<Service>, slices: &Store<EndpointSlice>, config: &ProxyConfig) -> Program {
     let (services, slices) = (services.state(), slices.state());
     let mut views = view_services(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &config.node);
+    views.retain(|view| !config.own_services.contains(&view.name));
     if let Some(address) = config.api_server {
         let api = views.iter_mut().filter(|view| view.name == "default/kubernetes");
         for port in api.flat_map(|view| &mut view.ports) {

@@ -2,7 +2,9 @@
 
 mod operations;
 mod plan;
+mod run;
 mod view;
 
 pub use plan::{Action, Reasons, plan};
+pub(crate) use run::{Fleet, run};
 pub use view::{ClusterFacts, FleetView};

@@ -229,7 +229,7 @@ fn plan_pool(view: &FleetView, pool: &NodePool, now: Timestamp, actions: &mut Ve
         actions.extend(extra.map(|machine| Action::DeleteMachine(Box::new(Machine::clone(machine)))));
     } else if let Some(cluster) = cluster.filter(|cluster| ready(cluster)) {
         let missing = (wanted - living.len()).min(MACHINES_PER_LOOK);
-        let orders = (0..missing).map(|nth| Action::CreateMachine(Box::new(order(pool, cluster, living.len() + nth))));
+        let orders = (0..missing).map(|nth| Action::CreateMachine(Box::new(order(pool, cluster, &view.node_endpoint, living.len() + nth))));
         actions.extend(orders);
     }
     let up = machines.iter().filter(|machine| phase(machine) == MachinePhase::Running).count();
@@ -263,13 +263,13 @@ fn created(machine: &Machine) -> Option<Timestamp> {
 }
 
 /// The `nth` machine of a pool. It goes with the pool, and carries nothing secret.
-fn order(pool: &NodePool, cluster: &Cluster, nth: usize) -> Machine {
+fn order(pool: &NodePool, cluster: &Cluster, server: &str, nth: usize) -> Machine {
     let status = cluster.status.clone().unwrap_or_default();
     let cluster_name = cluster.metadata.name.clone().unwrap_or_default();
     let pool_name = pool.metadata.name.clone().unwrap_or_default();
     let zones = &pool.spec.zones;
     let user_data = serde_json::json!({
-        "server": status.endpoint,
+        "server": server,
         "serverName": status.server_name,
         "authorityHash": status.ca_hash,
     });

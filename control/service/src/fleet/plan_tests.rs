@@ -30,7 +30,7 @@ fn pool(replicas: i32) -> NodePool {
 }
 
 fn machine(name: &str, phase: MachinePhase) -> Machine {
-    let mut machine = order(&pool(1), &ready_cluster("demo"), 0);
+    let mut machine = order(&pool(1), &ready_cluster("demo"), "https://10.0.0.1:6443", 0);
     machine.metadata.name = Some(name.into());
     machine.status = Some(timonel_fleet::MachineStatus { phase, ..Default::default() });
     machine
@@ -42,6 +42,7 @@ fn view(clusters: Vec<Cluster>, pools: Vec<NodePool>, machines: Vec<Machine>) ->
         pools: pools.into_iter().map(Arc::new).collect(),
         machines: machines.into_iter().map(Arc::new).collect(),
         endpoint: "https://192.0.2.1:6443".into(),
+        node_endpoint: "https://10.0.0.1:6443".into(),
         version: "v1.36.2".into(),
         ..FleetView::default()
     }

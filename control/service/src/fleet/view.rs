@@ -29,8 +29,10 @@ pub struct FleetView {
     pub operations: Vec<Arc<Operation>>,
     /// Facts by cluster UID.
     pub facts: BTreeMap<String, ClusterFacts>,
-    /// `https://host:port` of the shared port, as clients and nodes are told.
+    /// `https://host:port` of the shared port, as clients are told.
     pub endpoint: String,
+    /// The same as nodes are told.
+    pub node_endpoint: String,
     /// Kubernetes version that is served, `v1.36.2` or so.
     pub version: String,
 }

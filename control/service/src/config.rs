@@ -1,0 +1,65 @@
+//! What a service is started with, and what others plug into it.
+
+use crate::join::IdentityVerifier;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use timonel_runtime::{Clock, Entropy, Tasks};
+use timonel_store::Store;
+
+/// Everything a service is given.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Where all clusters live.
+    pub store: Arc<dyn Store>,
+    /// Directory of the master key and the administrator's kubeconfig.
+    pub data: PathBuf,
+    /// Addresses of the one TLS port; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// `host:port` by which nodes reach it; empty is the first address listened on.
+    pub node_endpoint: String,
+    /// `host:port` that goes into kubeconfigs; empty is the first address listened on.
+    pub public_endpoint: String,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Who checks identity documents of machines; without it none can join.
+    pub verifier: Option<Arc<dyn IdentityVerifier>>,
+    /// Who ties clusters to a cloud; without it clusters have no nodes of their own.
+    pub cloud: Option<Arc<dyn CloudTie>>,
+}
+
+/// A cluster that this process serves, as a cloud sees it.
+#[derive(Clone)]
+pub struct HostedCluster {
+    /// UID: the owner tag of everything in the cloud.
+    pub uid: String,
+    /// Name.
+    pub name: String,
+    /// Project.
+    pub project: String,
+    /// Range of its pods, a CIDR.
+    pub pod_cidr: String,
+    /// A client of its API with the rights of the cloud-controller.
+    pub client: kube::Client,
+    /// Ends with the cluster.
+    pub tasks: Tasks,
+}
+
+impl std::fmt::Debug for HostedCluster {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "HostedCluster({}/{} {})", self.project, self.name, self.uid)
+    }
+}
+
+/// The tie between clusters and their cloud.
+#[async_trait::async_trait]
+pub trait CloudTie: Send + Sync + std::fmt::Debug + 'static {
+    /// A cluster is being served: start what it needs in its `tasks`.
+    async fn attach(&self, cluster: HostedCluster);
+
+    /// Removes everything of a cluster that goes; `Ok(false)` when something is left and it should be asked again.
+    ///
+    /// # Errors
+    /// Why it could not; it is asked again.
+    async fn release(&self, cluster_uid: &str) -> Result<bool, String>;
+}

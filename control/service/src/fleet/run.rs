@@ -1,0 +1,317 @@
+//! Executes the fleet's plan: watches the fleet, plans, does, looks again. Makes no choice.
+
+use super::{
+    plan::{Action, plan, server_name},
+    view::{ClusterFacts, FleetView},
+};
+use crate::{
+    config::{CloudTie, HostedCluster},
+    kubeconfig::AdminKubeconfig,
+    port::Directory,
+    tenant::{Shared, Tenant, TenantSpec},
+};
+use futures::{StreamExt, TryStreamExt};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    runtime::{WatchStreamExt, reflector, reflector::Store, watcher},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use timonel_api::Scheme;
+use timonel_fleet::{Cluster, FINALIZER, Machine, NodePool, Operation};
+use timonel_runtime::{OnError, Tasks};
+use tokio::{sync::Notify, time::Instant};
+
+/// Without any news, look again after so long.
+const PERIOD: Duration = Duration::from_secs(10);
+/// After something failed, look again after so long.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long a created machine may stay unseen before its creation is taken for lost.
+const UNSEEN: Duration = Duration::from_secs(10);
+
+/// The fleet's executor.
+pub(crate) struct Fleet {
+    pub(crate) shared: Shared,
+    pub(crate) client: Client,
+    pub(crate) directory: Directory,
+    pub(crate) scheme: Arc<Scheme>,
+    pub(crate) cloud: Option<Arc<dyn CloudTie>>,
+    pub(crate) kubeconfig: AdminKubeconfig,
+    pub(crate) endpoint: String,
+    pub(crate) node_endpoint: String,
+    pub(crate) tasks: Tasks,
+}
+
+struct Stores {
+    clusters: Store<Cluster>,
+    pools: Store<NodePool>,
+    machines: Store<Machine>,
+    operations: Store<Operation>,
+}
+
+/// What the executor remembers between looks. Losing it costs a look, never a wrong step.
+#[derive(Default)]
+struct Memory {
+    failures: BTreeMap<String, String>,
+    released: BTreeMap<String, bool>,
+    created: BTreeMap<String, Instant>,
+}
+
+/// Why one action did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum ActError {
+    #[error("fleet API")]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Runs until the fleet's tasks end.
+pub(crate) async fn run(fleet: Fleet) {
+    let changed = Arc::new(Notify::new());
+    let stores = Stores {
+        clusters: reflect(&fleet, &changed),
+        pools: reflect(&fleet, &changed),
+        machines: reflect(&fleet, &changed),
+        operations: reflect(&fleet, &changed),
+    };
+    if !stores.ready().await {
+        return; // the scope ended first
+    }
+    let mut memory = Memory::default();
+    loop {
+        let view = fleet.view(&stores, &mut memory);
+        let actions = plan(&view, fleet.shared.clock.now());
+        let mut failed = false;
+        for action in actions {
+            if matches!(action, Action::CreateMachine(_)) && !memory.created.is_empty() {
+                continue; // the cache does not show yet what was ordered
+            }
+            if let Err(error) = Box::pin(fleet.act(action, &mut memory)).await {
+                failed = true;
+                tracing::warn!(error = %chain(&error), "fleet action failed; looking again");
+            }
+        }
+        let wait = if failed || !memory.created.is_empty() { RETRY } else { PERIOD };
+        // News or the period: either way the next look decides.
+        let _ = tokio::time::timeout(wait, changed.notified()).await;
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}
+
+fn reflect<K>(fleet: &Fleet, changed: &Arc<Notify>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let watch = watcher(Api::<K>::all(fleet.client.clone()), watcher::Config::default()).default_backoff();
+    let changed = Arc::clone(changed);
+    fleet.tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
+        let mut events = reflector(writer, watch).boxed();
+        loop {
+            match events.try_next().await {
+                Ok(Some(_)) => changed.notify_one(),
+                Ok(None) => return Ok::<_, std::convert::Infallible>(()),
+                Err(error) => tracing::debug!(%error, "watch interrupted"),
+            }
+        }
+    });
+    reader
+}
+
+impl Stores {
+    async fn ready(&self) -> bool {
+        self.clusters.wait_until_ready().await.is_ok()
+            && self.pools.wait_until_ready().await.is_ok()
+            && self.machines.wait_until_ready().await.is_ok()
+            && self.operations.wait_until_ready().await.is_ok()
+    }
+}
+
+fn sorted<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>) -> Vec<Arc<K>> {
+    let mut all = store.state();
+    all.sort_by(|a, b| (&a.meta().namespace, &a.meta().name).cmp(&(&b.meta().namespace, &b.meta().name)));
+    all
+}
+
+impl Fleet {
+    fn view(&self, stores: &Stores, memory: &mut Memory) -> FleetView {
+        let clusters = sorted(&stores.clusters);
+        let machines = sorted(&stores.machines);
+        memory.created.retain(|uid, since| {
+            let seen = machines.iter().any(|machine| machine.metadata.uid.as_deref() == Some(uid));
+            !seen && since.elapsed() < UNSEEN
+        });
+        let facts = clusters.iter().filter_map(|cluster| {
+            let uid = cluster.metadata.uid.clone()?;
+            let tenant = self.directory.by_uid(&uid);
+            let ca_hash = tenant.as_ref().and_then(|tenant| tenant.pki.cluster_ca.hash().ok()).unwrap_or_default();
+            let facts = ClusterFacts {
+                serving: tenant.is_some(),
+                ca_hash,
+                failure: memory.failures.get(&uid).cloned(),
+                released: memory.released.get(&uid).copied().unwrap_or(false),
+            };
+            Some((uid, facts))
+        });
+        FleetView {
+            facts: facts.collect(),
+            pools: sorted(&stores.pools),
+            operations: sorted(&stores.operations),
+            endpoint: self.endpoint.clone(),
+            node_endpoint: self.node_endpoint.clone(),
+            version: timonel_apiserver::KUBERNETES_VERSION.to_owned(),
+            clusters,
+            machines,
+        }
+    }
+
+    async fn act(&self, action: Action, memory: &mut Memory) -> Result<(), ActError> {
+        match action {
+            Action::Finalizer { cluster, present } => self.finalizer(&cluster, present).await,
+            Action::ClusterStatus(cluster) => self.status(*cluster).await,
+            Action::PoolStatus(pool) => self.status(*pool).await,
+            Action::OperationStatus(operation) => self.status(*operation).await,
+            Action::CreateOperation(operation) => self.create(*operation).await.map(drop),
+            Action::CreateMachine(machine) => {
+                let uid = self.create(*machine).await?;
+                memory.created.insert(uid, Instant::now());
+                Ok(())
+            }
+            Action::DeleteMachine(machine) => self.delete(*machine).await,
+            Action::DeletePool(pool) => self.delete(*pool).await,
+            Action::Open(cluster) => self.open(&cluster, memory).await,
+            Action::Release(cluster) => self.release(&cluster, memory).await,
+            Action::Discard(cluster) => self.discard(&cluster).await,
+        }
+    }
+
+    fn api<K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>>(&self, object: &K) -> Api<K> {
+        Api::namespaced(self.client.clone(), object.meta().namespace.as_deref().unwrap_or_default())
+    }
+
+    async fn finalizer(&self, cluster: &Cluster, present: bool) -> Result<(), ActError> {
+        let mut finalizers = cluster.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let version = &cluster.metadata.resource_version;
+        let patch = serde_json::json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        self.api(cluster).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Replaces the status, fenced by the resource version that the object was read at.
+    async fn status<K>(&self, object: K) -> Result<(), ActError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let name = object.meta().name.clone().unwrap_or_default();
+        self.api(&object).replace_status(&name, &PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    async fn create<K>(&self, object: K) -> Result<String, ActError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        match self.api(&object).create(&PostParams::default(), &object).await {
+            Ok(created) => Ok(created.meta().uid.clone().unwrap_or_default()),
+            // The name is deterministic: what is there already is what was wanted.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(String::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn delete<K>(&self, object: K) -> Result<(), ActError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        let preconditions = Preconditions { uid: object.meta().uid.clone(), resource_version: None };
+        let how = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match self.api(&object).delete(object.meta().name.as_deref().unwrap_or_default(), &how).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn open(&self, cluster: &Cluster, memory: &mut Memory) -> Result<(), ActError> {
+        let (uid, name, project) = names(cluster);
+        let network = cluster.status.clone().unwrap_or_default().network;
+        let pod_cidr = network.pod_cidr.clone();
+        let spec = TenantSpec {
+            uid: uid.clone(),
+            name: name.clone(),
+            server_name: server_name(cluster),
+            scheme: self.scheme.clone(),
+            ranges: Some((network.pod_cidr, network.service_cidr)),
+        };
+        let tenant = match Tenant::open(&self.shared, spec, &self.tasks).await {
+            Ok(tenant) => tenant,
+            Err(error) => {
+                memory.failures.insert(uid, chain(&error));
+                return Err(ActError::Other(chain(&error)));
+            }
+        };
+        memory.failures.remove(&uid);
+        self.directory.insert(&tenant);
+        self.kubeconfig.put(&tenant, &project, &name).map_err(|error| ActError::Other(chain(&error)))?;
+        if let Some(cloud) = &self.cloud {
+            let hosted = HostedCluster {
+                uid,
+                name: name.clone(),
+                project,
+                pod_cidr,
+                client: tenant.client("cloud-controller-manager"),
+                tasks: tenant.tasks.child("cloud"),
+            };
+            cloud.attach(hosted).await;
+        }
+        tracing::info!(cluster = %name, "serving");
+        Ok(())
+    }
+
+    async fn release(&self, cluster: &Cluster, memory: &mut Memory) -> Result<(), ActError> {
+        let (uid, ..) = names(cluster);
+        let released = match &self.cloud {
+            Some(cloud) => cloud.release(&uid).await.map_err(ActError::Other)?,
+            None => true,
+        };
+        memory.released.insert(uid, released);
+        if released { Ok(()) } else { Err(ActError::Other("the cloud still holds something of the cluster".into())) }
+    }
+
+    async fn discard(&self, cluster: &Cluster) -> Result<(), ActError> {
+        let (uid, name, project) = names(cluster);
+        let failed = |error: &dyn std::error::Error| ActError::Other(chain(error));
+        // Out of the directory last: until then the next look knows that there is work left.
+        let Some(tenant) = self.directory.by_uid(&uid) else { return Ok(()) };
+        tenant.close().await;
+        timonel_store::delete_prefix(self.shared.store.as_ref(), format!("/clusters/{uid}/"))
+            .await
+            .map_err(|error| failed(&error))?;
+        crate::keys::forget(&self.shared.secrets, &uid).await.map_err(|error| failed(&error))?;
+        self.kubeconfig.remove(&project, &name).map_err(|error| failed(&error))?;
+        self.directory.remove(&uid);
+        Ok(())
+    }
+}
+
+fn names(cluster: &Cluster) -> (String, String, String) {
+    let meta = &cluster.metadata;
+    (
+        meta.uid.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+        meta.namespace.clone().unwrap_or_default(),
+    )
+}

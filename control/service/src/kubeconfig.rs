@@ -1,0 +1,102 @@
+//! The administrator's kubeconfig: one context per cluster, in one file that only its owner may read.
+
+use crate::tenant::Tenant;
+use parking_lot::Mutex;
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+use timonel_pki::{Credential, Kubeconfig, KubeconfigEntry, PkiError};
+use timonel_runtime::Clock;
+
+/// Owner may read and write, nobody else.
+const OWNER_ONLY: u32 = 0o600;
+/// The project whose clusters need no longer context name.
+const DEFAULT_PROJECT: &str = "default";
+
+/// Why the kubeconfig was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeconfigError {
+    /// The file.
+    #[error("kubeconfig {path}")]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate or the YAML.
+    #[error("kubeconfig")]
+    Content(#[from] PkiError),
+}
+
+/// The file, written whole each time.
+#[derive(Debug)]
+pub(crate) struct AdminKubeconfig {
+    path: PathBuf,
+    server: String,
+    clock: Clock,
+    writing: Mutex<()>,
+}
+
+impl AdminKubeconfig {
+    pub(crate) fn new(data: &Path, server: &str, clock: Clock) -> Self {
+        Self { path: data.join("kubeconfig"), server: server.to_owned(), clock, writing: Mutex::new(()) }
+    }
+
+    /// Adds or renews the context of the fleet.
+    pub(crate) fn put_fleet(&self, fleet: &Tenant) -> Result<(), KubeconfigError> {
+        self.put_as(fleet, "timonel")
+    }
+
+    /// Adds or renews a cluster's context.
+    pub(crate) fn put(&self, tenant: &Tenant, project: &str, name: &str) -> Result<(), KubeconfigError> {
+        self.put_as(tenant, &context(project, name))
+    }
+
+    /// Takes a cluster's context out.
+    pub(crate) fn remove(&self, project: &str, name: &str) -> Result<(), KubeconfigError> {
+        self.change(|file| file.remove(&context(project, name)))
+    }
+
+    fn put_as(&self, tenant: &Tenant, context: &str) -> Result<(), KubeconfigError> {
+        let admin = tenant.pki.admin(self.clock.now())?;
+        let entry = KubeconfigEntry {
+            name: context.to_owned(),
+            server: self.server.clone(),
+            ca_pem: tenant.pki.cluster_ca.cert_pem().to_owned(),
+            tls_server_name: Some(tenant.server_name.clone()),
+            credential: Credential::Certificate { cert_pem: admin.cert_pem.clone(), key_pem: admin.key_pem.clone() },
+            namespace: None,
+        };
+        self.change(|file| file.set(&entry))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Kubeconfig)) -> Result<(), KubeconfigError> {
+        let _one_at_a_time = self.writing.lock();
+        let failed = |source| KubeconfigError::File { path: self.path.clone(), source };
+        let old = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut file = Kubeconfig::parse(&old)?;
+        change(&mut file);
+        let beside = self.path.with_extension("new");
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(&beside);
+        let text = file.to_yaml()?;
+        written
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&beside, &self.path))
+            .map_err(failed)
+    }
+}
+
+/// Name of a cluster's context.
+#[must_use]
+pub fn context(project: &str, name: &str) -> String {
+    if project == DEFAULT_PROJECT { format!("timonel-{name}") } else { format!("timonel-{project}-{name}") }
+}

@@ -1,0 +1,195 @@
+//! Puts the service together: secrets, the fleet's own API, the port, the fleet's controllers.
+
+use crate::{
+    config::ServiceConfig,
+    fleet::{self, Fleet},
+    kubeconfig::{AdminKubeconfig, KubeconfigError},
+    port::{Directory, FleetClient, Port},
+    secrets::{SecretError, Secrets},
+    tenant::{Shared, Tenant, TenantError, TenantSpec},
+};
+use kube::Client;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use timonel_api::{Scheme, TableError, Tables};
+use timonel_runtime::{OnError, Tasks};
+use tokio::net::TcpListener;
+
+/// The fleet's UID: it exists once in a store, and always.
+const FLEET_UID: &str = "fleet";
+/// The fleet's TLS server name.
+const FLEET_SERVER_NAME: &str = "fleet.timonel.internal";
+/// File of the master key.
+const MASTER_KEY: &str = "master.key";
+/// Time for everything to stop.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The master key.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The fleet's tables.
+    #[error("tables of the fleet's kinds")]
+    Tables(#[from] TableError),
+    /// The fleet's API.
+    #[error("the fleet")]
+    Fleet(#[source] TenantError),
+    /// The kubeconfig.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// The port.
+    #[error("listening on {address}: another program has it, or it is not an address of this machine")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    directory: Directory,
+    addresses: Vec<SocketAddr>,
+    tasks: Tasks,
+}
+
+impl Service {
+    /// Starts the service; it answers when this returns.
+    ///
+    /// # Errors
+    /// When the port, the data or the fleet cannot be had.
+    pub async fn start(config: ServiceConfig, parent: &Tasks) -> Result<Self, ServiceError> {
+        let tasks = parent.child("service");
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            let failed = |source| ServiceError::Listen { address: *address, source };
+            listeners.push(TcpListener::bind(address).await.map_err(failed)?);
+        }
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let first = addresses.first().map(|address| reachable(*address)).unwrap_or_default();
+        let node_endpoint = if config.node_endpoint.is_empty() { first.clone() } else { config.node_endpoint.clone() };
+        let public_endpoint = if config.public_endpoint.is_empty() { first } else { config.public_endpoint.clone() };
+        let secrets = Secrets::open(config.store.clone(), &config.data.join(MASTER_KEY))?;
+        let shared = Shared {
+            store: config.store.clone(),
+            secrets,
+            clock: config.clock.clone(),
+            entropy: config.entropy.clone(),
+            hosts: hosts(&addresses, [&node_endpoint, &public_endpoint]),
+        };
+        let fleet = TenantSpec {
+            uid: FLEET_UID.to_owned(),
+            name: FLEET_UID.to_owned(),
+            server_name: FLEET_SERVER_NAME.to_owned(),
+            scheme: fleet_scheme()?,
+            ranges: None,
+        };
+        let fleet = Tenant::open(&shared, fleet, &tasks).await.map_err(ServiceError::Fleet)?;
+        let directory = Directory::new(fleet.clone());
+        let kubeconfig = AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
+        kubeconfig.put_fleet(&fleet)?;
+        let client = fleet.client("masters");
+        let port = Port {
+            directory: directory.clone(),
+            fleet: FleetClient(client.clone()),
+            verifier: config.verifier,
+            clock: config.clock,
+        };
+        for listener in listeners {
+            port.serve(listener, &tasks);
+        }
+        let executor = Fleet {
+            shared,
+            client,
+            directory: directory.clone(),
+            scheme: Scheme::kubernetes(),
+            cloud: config.cloud,
+            kubeconfig,
+            endpoint: format!("https://{public_endpoint}"),
+            node_endpoint: format!("https://{node_endpoint}"),
+            tasks: tasks.child("clusters"),
+        };
+        tasks.spawn("fleet", OnError::EndScope, async move {
+            Box::pin(fleet::run(executor)).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Ok(Self { directory, addresses, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A client of the fleet's API in this process.
+    #[must_use]
+    pub fn fleet_client(&self, component: &str) -> Client {
+        self.directory.fleet().client(component)
+    }
+
+    /// Stops: no new connections, what is under way ends, then the rest is cut.
+    pub async fn stop(&self) -> bool {
+        self.tasks.shutdown(DRAIN).await
+    }
+}
+
+/// The kinds of the fleet beside those of Kubernetes.
+fn fleet_scheme() -> Result<Arc<Scheme>, TableError> {
+    let tables = timonel_fleet::TABLES;
+    let mut builder = Scheme::kubernetes().extend();
+    builder.add_tables(&Tables { types: tables.types, fields: tables.fields, ..Tables::default() }, tables.resources)?;
+    Ok(builder.build())
+}
+
+/// An address that a client can dial: loopback where the port listens on every address.
+fn reachable(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => address.to_string(),
+    }
+}
+
+/// Hosts of addresses and endpoints, for certificates.
+fn hosts(addresses: &[SocketAddr], endpoints: [&String; 2]) -> Vec<String> {
+    let listened = addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let named = endpoints.into_iter().filter_map(|endpoint| endpoint.rsplit_once(':'));
+    let named = named.map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+    let loopback = ["127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut hosts: Vec<String> = listened.chain(named).chain(loopback).filter(|host| !host.is_empty()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_name_every_way_in() {
+        let listened = ["0.0.0.0:6443".parse().unwrap(), "192.0.2.7:6443".parse().unwrap()];
+        let named = hosts(&listened, [&"10.0.0.1:6443".to_owned(), &"api.example.org:443".to_owned()]);
+        assert_eq!(named, ["10.0.0.1", "127.0.0.1", "192.0.2.7", "::1", "api.example.org"]);
+        assert_eq!(reachable("0.0.0.0:6443".parse().unwrap()), "127.0.0.1:6443");
+    }
+
+    #[test]
+    fn the_fleets_tables_make_a_scheme() {
+        let scheme = fleet_scheme().unwrap();
+        for plural in ["clusters", "nodepools", "machines", "operations"] {
+            assert!(scheme.resource("timonel.io", "v1", plural).is_some(), "{plural}");
+        }
+        assert!(scheme.resource("", "v1", "pods").is_some());
+    }
+}

@@ -1,0 +1,333 @@
+//! One hosted cluster (the fleet is one too): its keys, its API, its tunnel, its controllers, as long as this process
+//! serves it.
+
+use crate::{
+    keys::{self, KeyError},
+    secrets::Secrets,
+    signer::Signer,
+};
+use ipnet::{IpNet, Ipv4Net};
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use timonel_api::Scheme;
+use timonel_apiserver::{
+    ApiServer, Caller, Config, InProcess, Peer, StartError,
+    authn::AuthnConfig,
+    streams::{NodeConnector, NodeIo, NodeTarget},
+};
+use timonel_controllers::{ControllersConfig, NodeRanges};
+use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
+use timonel_pki::{ClusterPki, ClusterPkiSpec, PkiError};
+use timonel_runtime::{Clock, Entropy, OnError, Tasks};
+use timonel_scheduler::SchedulerConfig;
+use timonel_store::Store;
+use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelServer};
+use tokio_rustls::TlsAcceptor;
+
+/// The cluster's DNS domain.
+const DOMAIN: &str = "cluster.local";
+/// Which address of the service range is the cluster's DNS, as upstream's installers choose it.
+const DNS_ADDRESS: usize = 10;
+/// Prefix length of a node's pod range.
+const NODE_PREFIX: u8 = 24;
+/// How long a request waits for a node that is not connected.
+const NODE_PATIENCE: Duration = Duration::from_secs(5);
+/// Age at which the server's certificate is made anew; it lives a year.
+const CERTIFICATE_AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 90);
+/// Time for a cluster's tasks to end.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Time for a TLS handshake inside the tunnel.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why a cluster cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantError {
+    /// Its keys.
+    #[error("keys")]
+    Keys(#[from] KeyError),
+    /// A certificate.
+    #[error("certificate")]
+    Certificate(#[from] PkiError),
+    /// TLS.
+    #[error("TLS")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its API.
+    #[error("API server")]
+    Api(#[from] StartError),
+    /// An address range.
+    #[error("range {0:?} is not an IPv4 CIDR")]
+    Range(String),
+    /// A first object.
+    #[error("writing {what}")]
+    Bootstrap {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// What all clusters of a process share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) secrets: Secrets,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    /// Addresses and names under which the port is reached, for certificates.
+    pub(crate) hosts: Vec<String>,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct TenantSpec {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) server_name: String,
+    pub(crate) scheme: Arc<Scheme>,
+    /// Pod and service ranges; none for the fleet, which runs no pods.
+    pub(crate) ranges: Option<(String, String)>,
+}
+
+/// A cluster being served.
+pub(crate) struct Tenant {
+    pub(crate) uid: String,
+    pub(crate) server_name: String,
+    pub(crate) api: Arc<ApiServer>,
+    pub(crate) pki: Arc<ClusterPki>,
+    pub(crate) tunnel: Arc<TunnelServer>,
+    pub(crate) tasks: Tasks,
+    pub(crate) settings: NodeSettings,
+    certificate: ClusterPkiSpec,
+    clock: Clock,
+    tls: Mutex<(jiff::Timestamp, Arc<ServerConfig>)>,
+}
+
+impl std::fmt::Debug for Tenant {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Tenant({})", self.server_name)
+    }
+}
+
+impl Tenant {
+    /// Starts to serve a cluster; makes what it needs on the first time.
+    pub(crate) async fn open(shared: &Shared, spec: TenantSpec, parent: &Tasks) -> Result<Arc<Self>, TenantError> {
+        let tasks = parent.child(&spec.name);
+        let now = shared.clock.now();
+        let pki = Arc::new(keys::load_or_create(&shared.secrets, &spec.uid, now).await?);
+        let ranges = spec.ranges.as_ref().map(|(pods, services)| Ok((range(pods)?, range(services)?)));
+        let ranges: Option<(Ipv4Net, Ipv4Net)> = ranges.transpose()?;
+        let certificate = certificate_names(shared, &spec, ranges.map(|(_, services)| services));
+        let tls = Mutex::new((now, tls(&pki, &certificate, now)?));
+        let inside = Arc::new(Inside::default());
+        let tunnel = Arc::new(TunnelServer::new(&tasks, inside.clone()));
+        let config = api_config(shared, &spec, &pki, ranges.map(|(_, services)| services), tunnel.clone());
+        let api = ApiServer::new(config, &tasks).await?;
+        let settings = ranges.map(|(pods, services)| settings(pods, services)).unwrap_or_default();
+        let (uid, server_name) = (spec.uid.clone(), spec.server_name.clone());
+        let clock = shared.clock.clone();
+        let tenant = Arc::new(Self { uid, server_name, api, pki, tunnel, tasks, settings, certificate, clock, tls });
+        // Set once, right here; a second time is impossible.
+        let _ = inside.0.set(Arc::downgrade(&tenant));
+        if let Some((pods, _)) = ranges {
+            tenant.bootstrap().await?;
+            tenant.run_controllers(shared, &spec.name, pods);
+        }
+        Ok(tenant)
+    }
+
+    /// A client of this cluster's API inside this process, as a component of the control plane.
+    pub(crate) fn client(&self, component: &str) -> Client {
+        Client::new(InProcess::new(self.api.clone(), Caller::internal(component)), "default")
+    }
+
+    /// What the port speaks for this cluster; renewed when its certificate gets old.
+    pub(crate) fn tls(&self) -> Arc<ServerConfig> {
+        let now = self.clock.now();
+        let mut current = self.tls.lock();
+        if now.duration_since(current.0) > CERTIFICATE_AGE {
+            match tls(&self.pki, &self.certificate, now) {
+                Ok(fresh) => *current = (now, fresh),
+                Err(error) => tracing::error!(cluster = %self.server_name, %error, "certificate not renewed"),
+            }
+        }
+        current.1.clone()
+    }
+
+    /// Stops serving.
+    pub(crate) async fn close(&self) {
+        self.tasks.shutdown(DRAIN).await;
+    }
+
+    /// The Service of the cluster's DNS; the nodes themselves answer on its address.
+    async fn bootstrap(&self) -> Result<(), TenantError> {
+        let port = |name: &str, protocol: &str| ServicePort {
+            name: Some(name.to_owned()),
+            protocol: Some(protocol.to_owned()),
+            port: 53,
+            ..ServicePort::default()
+        };
+        let service = Service {
+            metadata: ObjectMeta {
+                name: Some("kube-dns".to_owned()),
+                labels: Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ServiceSpec {
+                cluster_ip: Some(self.settings.dns_address.clone()),
+                ports: Some(vec![port("dns", "UDP"), port("dns-tcp", "TCP")]),
+                ..ServiceSpec::default()
+            }),
+            status: None,
+        };
+        let api: Api<Service> = Api::namespaced(self.client("masters"), "kube-system");
+        match api.create(&PostParams::default(), &service).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(source) => Err(TenantError::Bootstrap { what: "Service kube-system/kube-dns", source: Box::new(source) }),
+        }
+    }
+
+    fn run_controllers(&self, shared: &Shared, name: &str, pods: Ipv4Net) {
+        let ca = self.pki.cluster_ca.cert_pem();
+        let mut config = ControllersConfig::new(shared.clock.clone(), shared.entropy.clone(), name, ca);
+        config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: shared.clock.clone() }));
+        config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
+        let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
+        self.tasks.spawn("controllers", OnError::Log, async move {
+            timonel_controllers::run(client, config, &scope).await
+        });
+        let config = SchedulerConfig::new(shared.clock.clone(), shared.entropy.clone());
+        let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
+        self.tasks.spawn("scheduler", OnError::Log, async move {
+            timonel_scheduler::run(client, config, &scope).await
+        });
+    }
+}
+
+fn range(text: &str) -> Result<Ipv4Net, TenantError> {
+    text.parse().map_err(|_| TenantError::Range(text.to_owned()))
+}
+
+/// The `nth` address of a range.
+fn nth(range: Ipv4Net, nth: usize) -> Ipv4Addr {
+    let first = u32::from(range.network());
+    Ipv4Addr::from(first.saturating_add(u32::try_from(nth).unwrap_or(u32::MAX)))
+}
+
+fn settings(pods: Ipv4Net, services: Ipv4Net) -> NodeSettings {
+    NodeSettings {
+        pod_cidr: pods.to_string(),
+        service_cidr: services.to_string(),
+        dns_address: nth(services, DNS_ADDRESS).to_string(),
+        domain: DOMAIN.to_owned(),
+        ..NodeSettings::default()
+    }
+}
+
+fn certificate_names(shared: &Shared, spec: &TenantSpec, services: Option<Ipv4Net>) -> ClusterPkiSpec {
+    let (addresses, names): (Vec<_>, Vec<_>) = shared.hosts.iter().partition(|host| host.parse::<IpAddr>().is_ok());
+    let mut ip_addresses: Vec<IpAddr> = addresses.iter().filter_map(|host| host.parse().ok()).collect();
+    ip_addresses.extend(services.map(|range| IpAddr::V4(nth(range, 1))));
+    let mut dns_names: Vec<String> = names.into_iter().cloned().collect();
+    dns_names.push(spec.server_name.clone());
+    ClusterPkiSpec { dns_names, ip_addresses, dns_domain: DOMAIN.to_owned() }
+}
+
+fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result<Arc<ServerConfig>, TenantError> {
+    let leaf = pki.api_server(names, now)?;
+    let (mut chain, key) = leaf.rustls()?;
+    // Machines that join know only the hash of the authority: it must come along.
+    chain.push(pki.cluster_ca.cert_der().clone());
+    let other = |error: Box<dyn std::error::Error + Send + Sync>| TenantError::Tls(error);
+    let mut roots = RootCertStore::empty();
+    roots.add(pki.cluster_ca.cert_der().clone()).map_err(|error| other(error.into()))?;
+    let clients = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
+    let clients = clients.map_err(|error| other(error.into()))?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(|error| other(error.into()))?;
+    config.alpn_protocols = ["h2", "http/1.1", TUNNEL_ALPN].iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn api_config(
+    shared: &Shared,
+    spec: &TenantSpec,
+    pki: &ClusterPki,
+    services: Option<Ipv4Net>,
+    tunnel: Arc<TunnelServer>,
+) -> Config {
+    let issuer = format!("https://kubernetes.default.svc.{DOMAIN}");
+    Config {
+        scheme: spec.scheme.clone(),
+        store: shared.store.clone(),
+        prefix: format!("/clusters/{}/", spec.uid).into(),
+        clock: shared.clock.clone(),
+        entropy: shared.entropy.clone(),
+        authentication: AuthnConfig {
+            issuer: issuer.clone(),
+            audiences: vec![issuer],
+            static_tokens: Vec::new(),
+            anonymous: true,
+            extend_expiration: true,
+        },
+        keys: pki.keys.clone(),
+        service_ranges: services.into_iter().map(IpNet::V4).collect(),
+        node_ports: Config::NODE_PORTS,
+        advertise: services.map(|range| SocketAddr::from((nth(range, 1), 443))),
+        public_address: spec.server_name.clone(),
+        event_ttl_seconds: Config::EVENT_TTL_SECONDS,
+        nodes: services.map(|_| Arc::new(Connector(tunnel)) as Arc<dyn NodeConnector>),
+    }
+}
+
+/// The way to nodes: their own tunnel.
+#[derive(Debug)]
+struct Connector(Arc<TunnelServer>);
+
+#[async_trait::async_trait]
+impl NodeConnector for Connector {
+    async fn connect(&self, node: &str, target: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
+        let target = match target {
+            NodeTarget::Kubelet => Target::Kubelet,
+            NodeTarget::Tcp { host, port } => Target::Tcp { host, port },
+        };
+        let stream = self.0.open(node, &target, NODE_PATIENCE).await;
+        stream.map(|stream| Box::new(stream) as Box<dyn NodeIo>).map_err(io::Error::other)
+    }
+}
+
+/// Streams that nodes open: pods' connections to the API, with TLS of their own.
+#[derive(Default)]
+struct Inside(OnceLock<std::sync::Weak<Tenant>>);
+
+#[async_trait::async_trait]
+impl StreamHandler for Inside {
+    async fn handle(&self, peer: &str, target: Target, stream: Incoming) -> io::Result<()> {
+        let tenant = self.0.get().and_then(std::sync::Weak::upgrade);
+        let (Target::Api, Some(tenant)) = (target, tenant) else {
+            return stream.refuse("only the API can be reached").await;
+        };
+        let accept = TlsAcceptor::from(tenant.tls()).accept(stream.accept().await?);
+        let io = tokio::time::timeout(HANDSHAKE, accept).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let certificate = io.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let caller = Caller::Peer(Peer::new(certificate.map(|cert| cert.into_owned()), None));
+        tracing::trace!(node = peer, "a pod's connection to the API");
+        let stop = tenant.tasks.token();
+        tenant.api.clone().serve_connection(io, caller, stop).await.map_err(io::Error::other)
+    }
+}
