@@ -90,6 +90,15 @@ pub(crate) async fn load_or_create(secrets: &Secrets, uid: &str, now: Timestamp)
     })
 }
 
+/// A second ring of the same keys, for a part that wants to own one.
+///
+/// # Errors
+/// When the TLS library fails.
+pub(crate) fn copy(keys: &KeyRing) -> Result<KeyRing, KeyError> {
+    let retired = keys.verifying().skip(1).cloned().collect();
+    Ok(KeyRing::new(SigningKey::from_pem(&keys.signing().to_pem())?, retired))
+}
+
 /// Forgets the keys of a cluster that is gone.
 ///
 /// # Errors

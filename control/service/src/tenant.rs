@@ -28,9 +28,8 @@ use timonel_apiserver::{
 };
 use timonel_controllers::{ControllersConfig, NodeRanges};
 use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
-use timonel_pki::{ClusterPki, ClusterPkiSpec, PkiError};
+use timonel_pki::{ClusterPki, ClusterPkiSpec, KeyRing, PkiError};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
-use timonel_scheduler::SchedulerConfig;
 use timonel_store::Store;
 use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelServer};
 use tokio_rustls::TlsAcceptor;
@@ -127,13 +126,16 @@ impl Tenant {
         let tasks = parent.child(&spec.name);
         let now = shared.clock.now();
         let pki = Arc::new(keys::load_or_create(&shared.secrets, &spec.uid, now).await?);
-        let ranges = spec.ranges.as_ref().map(|(pods, services)| Ok((range(pods)?, range(services)?)));
-        let ranges: Option<(Ipv4Net, Ipv4Net)> = ranges.transpose()?;
+        let ranges = match &spec.ranges {
+            Some((pods, services)) => Some((range(pods)?, range(services)?)),
+            None => None,
+        };
         let certificate = certificate_names(shared, &spec, ranges.map(|(_, services)| services));
         let tls = Mutex::new((now, tls(&pki, &certificate, now)?));
         let inside = Arc::new(Inside::default());
         let tunnel = Arc::new(TunnelServer::new(&tasks, inside.clone()));
-        let config = api_config(shared, &spec, &pki, ranges.map(|(_, services)| services), tunnel.clone());
+        let keys = keys::copy(&pki.keys)?;
+        let config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), tunnel.clone());
         let api = ApiServer::new(config, &tasks).await?;
         let settings = ranges.map(|(pods, services)| settings(pods, services)).unwrap_or_default();
         let (uid, server_name) = (spec.uid.clone(), spec.server_name.clone());
@@ -209,11 +211,6 @@ impl Tenant {
         self.tasks.spawn("controllers", OnError::Log, async move {
             timonel_controllers::run(client, config, &scope).await
         });
-        let config = SchedulerConfig::new(shared.clock.clone(), shared.entropy.clone());
-        let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
-        self.tasks.spawn("scheduler", OnError::Log, async move {
-            timonel_scheduler::run(client, config, &scope).await
-        });
     }
 }
 
@@ -267,7 +264,7 @@ fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result
 fn api_config(
     shared: &Shared,
     spec: &TenantSpec,
-    pki: &ClusterPki,
+    keys: KeyRing,
     services: Option<Ipv4Net>,
     tunnel: Arc<TunnelServer>,
 ) -> Config {
@@ -279,19 +276,18 @@ fn api_config(
         clock: shared.clock.clone(),
         entropy: shared.entropy.clone(),
         authentication: AuthnConfig {
-            issuer: issuer.clone(),
+            issuers: vec![issuer.clone()],
             audiences: vec![issuer],
             static_tokens: Vec::new(),
             anonymous: true,
             extend_expiration: true,
         },
-        keys: pki.keys.clone(),
+        keys,
         service_ranges: services.into_iter().map(IpNet::V4).collect(),
         node_ports: Config::NODE_PORTS,
         advertise: services.map(|range| SocketAddr::from((nth(range, 1), 443))),
         public_address: spec.server_name.clone(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
-        nodes: services.map(|_| Arc::new(Connector(tunnel)) as Arc<dyn NodeConnector>),
     }
 }
 

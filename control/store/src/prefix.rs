@@ -31,7 +31,7 @@ pub fn prefixed<S: Store>(inner: S, prefix: impl Into<Bytes>) -> PrefixStore<S> 
 ///
 /// # Errors
 /// Those of [`Store::range`] and [`Store::txn`]; what was deleted until then stays deleted.
-pub async fn delete_prefix(store: &impl Store, prefix: impl Into<Bytes>) -> Result<u64, StoreError> {
+pub async fn delete_prefix(store: &(impl Store + ?Sized), prefix: impl Into<Bytes>) -> Result<u64, StoreError> {
     let range = KeyRange::prefix(prefix.into());
     let mut gone = 0;
     loop {

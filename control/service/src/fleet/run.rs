@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a created machine may stay unseen before its creation is taken for lost.
 const UNSEEN: Duration = Duration::from_secs(10);
 
+/// Version of the API that every cluster serves.
+const SERVED_VERSION: &str = "v1.36.2";
+
 /// The fleet's executor.
 pub(crate) struct Fleet {
     pub(crate) shared: Shared,
@@ -165,7 +168,7 @@ impl Fleet {
             operations: sorted(&stores.operations),
             endpoint: self.endpoint.clone(),
             node_endpoint: self.node_endpoint.clone(),
-            version: timonel_apiserver::KUBERNETES_VERSION.to_owned(),
+            version: SERVED_VERSION.to_owned(),
             clusters,
             machines,
         }
