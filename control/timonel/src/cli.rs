@@ -1,0 +1,316 @@
+//! The command line's words. Decides nothing.
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// A managed Kubernetes service that you run yourself.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What to log, such as `info,timonel_store=debug`.
+    #[arg(long, env = "TIMONEL_LOG", global = true)]
+    pub(crate) log: Option<String>,
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "TIMONEL_LOG_JSON", global = true)]
+    pub(crate) log_json: bool,
+    /// Where to send traces (OTLP over HTTP), such as `http://127.0.0.1:4318`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true)]
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service.
+    Server(ServerArgs),
+    /// From nothing to a cluster with nodes: start the service, create a cluster, wait until it serves.
+    Up(UpArgs),
+    /// Stop everything that `up` started; data stays.
+    Down(DownArgs),
+    /// Say what this machine lacks.
+    Doctor(DoctorArgs),
+    /// Hosted clusters.
+    Cluster(ClusterArgs),
+    /// Node pools: machines of one shape for a cluster.
+    Nodepool(PoolArgs),
+    /// Machines.
+    Machine(MachineArgs),
+    /// Long actions with their steps.
+    Operation(OperationArgs),
+    /// Print a completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// Where the data is.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DataArgs {
+    /// Directory of all data. [default: /var/lib/timonel, without root ~/.local/share/timonel]
+    #[arg(long, env = "TIMONEL_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServerArgs {
+    /// Configuration file (YAML); flags win over it.
+    #[arg(long, env = "TIMONEL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address of the one TLS port; may be given several times. [default: 127.0.0.1:6443]
+    #[arg(long, env = "TIMONEL_LISTEN", value_delimiter = ',')]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// `embedded`, or `etcd://HOST:PORT,...` for several control machines.
+    #[arg(long, env = "TIMONEL_STORE")]
+    pub(crate) store: Option<String>,
+    /// The cloud that nodes come from: `local`, or `none` for control planes alone.
+    /// [default: local where this machine can, else none]
+    #[arg(long, env = "TIMONEL_CLOUD")]
+    pub(crate) cloud: Option<CloudChoice>,
+    /// Name of the local cloud: part of every network namespace's name.
+    #[arg(long, env = "TIMONEL_LOCAL_NAME")]
+    pub(crate) local_name: Option<String>,
+    /// Public address range of the local cloud.
+    #[arg(long, env = "TIMONEL_LOCAL_PUBLIC")]
+    pub(crate) local_public: Option<ipnet::Ipv4Net>,
+    /// Address range of the local cloud's machines.
+    #[arg(long, env = "TIMONEL_LOCAL_MACHINES")]
+    pub(crate) local_machines: Option<ipnet::Ipv4Net>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CloudChoice {
+    Local,
+    None,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Name of the cluster.
+    #[arg(long, default_value = "demo")]
+    pub(crate) cluster: String,
+    /// How many nodes.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) nodes: i32,
+    /// A manifest to apply, whose `LoadBalancer` Service is waited for; may be given several times.
+    #[arg(long)]
+    pub(crate) apply: Vec<PathBuf>,
+    /// Longest wait for each step, seconds.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Delete all data too: clusters, volumes, keys.
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// How to print the findings.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// The objects as JSON.
+    Json,
+    /// The objects as YAML.
+    Yaml,
+    /// Names only.
+    Name,
+}
+
+/// How to reach the fleet, and how to print.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FleetArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Project (namespace of the fleet).
+    #[arg(short, long, env = "TIMONEL_PROJECT", default_value = "default", global = true)]
+    pub(crate) project: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Format,
+    /// Wait until it is done.
+    #[arg(long, global = true)]
+    pub(crate) wait: bool,
+    /// Longest wait, seconds.
+    #[arg(long, default_value_t = 300, global = true)]
+    pub(crate) timeout: u64,
+    /// Have the service check it without doing it.
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    #[command(subcommand)]
+    pub(crate) verb: ClusterVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterVerb {
+    /// Create a cluster.
+    Create {
+        /// Its name.
+        name: String,
+        /// Kubernetes version, `major.minor`.
+        #[arg(long, default_value = "1.36")]
+        kubernetes_version: String,
+        /// Nodes of a first pool, called `default`.
+        #[arg(long, default_value_t = 0)]
+        nodes: i32,
+        /// Range of pods; chosen when left out.
+        #[arg(long, default_value = "")]
+        pod_cidr: String,
+        /// Range of services.
+        #[arg(long, default_value = "")]
+        service_cidr: String,
+    },
+    /// List clusters.
+    List,
+    /// Show a cluster.
+    Get {
+        /// Its name.
+        name: String,
+    },
+    /// Delete a cluster with its machines, cloud objects and data.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Print a kubeconfig for a cluster.
+    Kubeconfig {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PoolArgs {
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    #[command(subcommand)]
+    pub(crate) verb: PoolVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolVerb {
+    /// Create a pool.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its cluster.
+        #[arg(long)]
+        cluster: String,
+        /// How many machines.
+        #[arg(long, default_value_t = 1)]
+        replicas: i32,
+        /// Instance type, in the cloud's words.
+        #[arg(long, default_value = "")]
+        instance_type: String,
+        /// Zones to spread over.
+        #[arg(long, value_delimiter = ',')]
+        zones: Vec<String>,
+    },
+    /// List pools.
+    List,
+    /// Change how many machines a pool has.
+    Scale {
+        /// Its name.
+        name: String,
+        /// How many machines.
+        #[arg(long)]
+        replicas: i32,
+    },
+    /// Delete a pool with its machines.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    #[command(subcommand)]
+    pub(crate) verb: MachineVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineVerb {
+    /// List machines.
+    List,
+    /// Show a machine.
+    Get {
+        /// Its name.
+        name: String,
+    },
+    /// Print the log of a machine's serial console (local cloud).
+    Console {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperationArgs {
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    #[command(subcommand)]
+    pub(crate) verb: OperationVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationVerb {
+    /// List operations.
+    List,
+    /// Show an operation.
+    Get {
+        /// Its name.
+        name: String,
+    },
+    /// Wait until an operation has ended.
+    Wait {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Prints a completion script.
+pub(crate) fn completion(shell: Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "timonel", &mut std::io::stdout());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

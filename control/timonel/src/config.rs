@@ -1,0 +1,129 @@
+//! The server's settings: file, then environment and flags over it, then defaults.
+
+use crate::cli::{CloudChoice, DataArgs, ServerArgs};
+use anyhow::{Context, bail};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// The port that everybody expects of a Kubernetes API.
+const DEFAULT_PORT: u16 = 6443;
+
+/// The configuration file. An unknown key is an error that names it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    #[serde(default)]
+    listen: Vec<SocketAddr>,
+    store: Option<String>,
+    cloud: Option<CloudChoice>,
+    local: Option<LocalFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LocalFile {
+    name: Option<String>,
+    public_range: Option<Ipv4Net>,
+    machine_range: Option<Ipv4Net>,
+}
+
+/// Where objects are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreChoice {
+    Embedded,
+}
+
+/// What the server runs with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) store: StoreChoice,
+    pub(crate) cloud: Option<CloudChoice>,
+    pub(crate) local_name: Option<String>,
+    pub(crate) local_public: Option<Ipv4Net>,
+    pub(crate) local_machines: Option<Ipv4Net>,
+}
+
+impl Settings {
+    /// Reads the file, if there is one, and puts the flags over it.
+    pub(crate) fn load(args: &ServerArgs) -> anyhow::Result<Self> {
+        let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        Self::merge(args, file)
+    }
+
+    fn merge(args: &ServerArgs, file: File) -> anyhow::Result<Self> {
+        let local = file.local.unwrap_or_default();
+        let listen = if args.listen.is_empty() { file.listen } else { args.listen.clone() };
+        let listen =
+            if listen.is_empty() { vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))] } else { listen };
+        let store = match args.store.as_deref().or(file.store.as_deref()).unwrap_or("embedded") {
+            "embedded" => StoreChoice::Embedded,
+            other if other.starts_with("etcd://") => bail!("store {other:?}: etcd comes with a later release"),
+            other => bail!("store {other:?}: want \"embedded\""),
+        };
+        let data = args.data.data.clone().or(file.data);
+        let data = std::path::absolute(data.unwrap_or_else(default_data)).context("data directory")?;
+        Ok(Self {
+            data,
+            listen,
+            store,
+            cloud: args.cloud.or(file.cloud),
+            local_name: args.local_name.clone().or(local.name),
+            local_public: args.local_public.or(local.public_range),
+            local_machines: args.local_machines.or(local.machine_range),
+        })
+    }
+}
+
+/// The data directory of a client command.
+pub(crate) fn data(args: &DataArgs) -> PathBuf {
+    args.data.clone().unwrap_or_else(default_data)
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = fs::read_to_string(path).with_context(|| format!("configuration {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("configuration {}", path.display()))
+}
+
+fn default_data() -> PathBuf {
+    let home = env::var_os("HOME").filter(|_| !rustix::process::geteuid().is_root());
+    home.map_or_else(|| PathBuf::from("/var/lib/timonel"), |home| PathBuf::from(home).join(".local/share/timonel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(yaml: &str) -> File {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = || file("listen: ['127.0.0.1:1']\ncloud: none\nlocal: {name: a}");
+        let from_file = Settings::merge(&ServerArgs::default(), file()).unwrap();
+        assert_eq!(from_file.listen, ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(from_file.cloud, Some(CloudChoice::None));
+        let args = ServerArgs { listen: vec!["127.0.0.1:2".parse().unwrap()], ..ServerArgs::default() };
+        assert_eq!(Settings::merge(&args, file()).unwrap().listen, ["127.0.0.1:2".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = serde_saphyr::from_str::<File>("lissten: []").unwrap_err().to_string();
+        assert!(error.contains("lissten"), "{error}");
+    }
+
+    #[test]
+    fn a_strange_store_is_refused() {
+        let args = ServerArgs { store: Some("floppy".into()), ..ServerArgs::default() };
+        assert!(Settings::merge(&args, File::default()).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! What this machine lacks for nodes of its own. The list of needs is data; looking is all that happens.
+
+use crate::cli::{DoctorArgs, Format};
+use serde::Serialize;
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// A program that nodes of the local cloud need, and the Debian package that has it.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    ("conntrack", "conntrack"),
+];
+/// CNI plugins that nodes need.
+const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+/// Where Debian puts them.
+pub(crate) const CNI_BIN: &str = "/usr/lib/cni";
+/// Where programs are looked for beside `PATH`.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// One thing that was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What.
+    pub(crate) need: String,
+    /// Whether it is there.
+    pub(crate) found: bool,
+    /// What to do when it is not.
+    pub(crate) remedy: String,
+}
+
+/// Everything that the local cloud's nodes need.
+pub(crate) fn findings() -> Vec<Finding> {
+    let finding = |need: &str, found: bool, remedy: String| Finding { need: need.to_owned(), found, remedy };
+    let root = rustix::process::geteuid().is_root();
+    let mut findings = vec![
+        finding("Linux", cfg!(target_os = "linux"), "nodes run on Linux only; control planes run here".to_owned()),
+        finding("root", root, "run as root (sudo); without it only control planes run".to_owned()),
+    ];
+    for (program, package) in PROGRAMS {
+        findings.push(finding(program, program_path(program).is_some(), format!("apt-get install {package}")));
+    }
+    for plugin in PLUGINS {
+        let found = Path::new(CNI_BIN).join(plugin).is_file();
+        findings.push(finding(&format!("CNI plugin {plugin}"), found, "apt-get install containernetworking-plugins".into()));
+    }
+    let cgroups = Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() || Path::new("/sys/fs/cgroup/memory").is_dir();
+    findings.push(finding("cgroups", cgroups, "mount the cgroup hierarchies below /sys/fs/cgroup".to_owned()));
+    findings
+}
+
+/// Prints the findings; an error when something is missing.
+pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    let findings = findings();
+    match args.output {
+        Format::Json | Format::Yaml => println!("{}", serde_json::to_string_pretty(&findings)?),
+        Format::Name => findings.iter().filter(|f| !f.found).for_each(|f| println!("{}", f.need)),
+        Format::Table => {
+            for finding in &findings {
+                let (mark, remedy) = if finding.found { ("ok     ", "") } else { ("missing", finding.remedy.as_str()) };
+                println!("{mark}  {:<24} {remedy}", finding.need);
+            }
+        }
+    }
+    let missing = findings.iter().filter(|finding| !finding.found).count();
+    anyhow::ensure!(missing == 0, "{missing} of {} needs are missing", findings.len());
+    Ok(())
+}
+
+/// Where a program is, on the path or where the system keeps its own.
+pub(crate) fn program_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_and_missing_ones_are_not() {
+        assert!(program_path("sh").is_some());
+        assert!(program_path("timonel-no-such-program").is_none());
+    }
+
+    #[test]
+    fn every_missing_thing_has_a_remedy() {
+        assert!(findings().iter().all(|finding| !finding.remedy.is_empty()));
+    }
+}

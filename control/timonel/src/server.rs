@@ -1,0 +1,112 @@
+//! `timonel server`: opens the store and the cloud, starts the service, and stops in order.
+
+use crate::{
+    cli::{CloudChoice, ServerArgs},
+    config::{Settings, StoreChoice},
+    doctor,
+    local::{self, Local},
+};
+use anyhow::{Context, bail};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use timonel_runtime::{Clock, Entropy, Tasks};
+use timonel_service::{CloudTie, IdentityVerifier, Service, ServiceConfig};
+use timonel_store::{EmbeddedConfig, EmbeddedStore, Store};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Time for what outlives the service itself to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Only the owner may look into the data directory.
+const OWNER_ONLY: u32 = 0o700;
+/// File that says which process serves a data directory.
+pub(crate) const PID_FILE: &str = "server.pid";
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
+    let settings = Settings::load(args)?;
+    make_data(&settings.data)?;
+    let tasks = Tasks::root("timonel");
+    let clock = Clock::system();
+    let store = open_store(&settings)?;
+    fs::write(settings.data.join(PID_FILE), std::process::id().to_string()).context("pid file")?;
+    let cloud = open_cloud(&settings, &clock, &tasks).await?;
+    let mut listen = settings.listen.clone();
+    let mut node_endpoint = String::new();
+    if let Some(cloud) = &cloud {
+        let port = listen.first().map_or(0, SocketAddr::port);
+        let inside = SocketAddr::from((cloud.host_address(), port));
+        if !listen.iter().any(|address| address.ip().is_unspecified() && address.port() == port) {
+            listen.push(inside);
+        }
+        node_endpoint = inside.to_string();
+    }
+    let service = Service::start(
+        ServiceConfig {
+            store,
+            data: settings.data.clone(),
+            listen,
+            node_endpoint,
+            public_endpoint: String::new(),
+            clock,
+            entropy: Entropy::system(),
+            verifier: cloud.clone().map(|cloud| cloud as Arc<dyn IdentityVerifier>),
+            cloud: cloud.clone().map(|cloud| cloud as Arc<dyn CloudTie>),
+        },
+        &tasks,
+    )
+    .await?;
+    if let Some(cloud) = &cloud {
+        cloud.run_machines(service.fleet_client("cloud-controller-manager"), &tasks);
+    }
+    for address in service.addresses() {
+        tracing::info!(%address, data = %settings.data.display(), "serving");
+    }
+    until_told_to_stop().await?;
+    tracing::info!("stopping");
+    service.stop().await;
+    tasks.shutdown(DRAIN).await;
+    // Another start may have written its own already.
+    let _ = fs::remove_file(settings.data.join(PID_FILE));
+    Ok(())
+}
+
+fn make_data(data: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
+    fs::set_permissions(data, fs::Permissions::from_mode(OWNER_ONLY))
+        .with_context(|| format!("{} must belong to the user that runs the server", data.display()))
+}
+
+fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    match settings.store {
+        StoreChoice::Embedded => {
+            let store = EmbeddedStore::open(settings.data.join("store"), EmbeddedConfig::default())?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// The cloud that was asked for; without a wish the local one where this machine can.
+async fn open_cloud(settings: &Settings, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Local>>> {
+    let missing: Vec<_> = doctor::findings().into_iter().filter(|finding| !finding.found).collect();
+    let names: Vec<_> = missing.iter().map(|finding| finding.need.as_str()).collect();
+    match settings.cloud {
+        Some(CloudChoice::None) => return Ok(None),
+        Some(CloudChoice::Local) if !missing.is_empty() => {
+            bail!("the local cloud lacks {}; `timonel doctor` says what to do", names.join(", "))
+        }
+        None if !missing.is_empty() => {
+            tracing::warn!(lacking = names.join(", "), "no local cloud: control planes only");
+            return Ok(None);
+        }
+        _ => {}
+    }
+    Local::open(local::config(settings)?, clock.clone(), tasks).await.map(Some)
+}
+
+async fn until_told_to_stop() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
