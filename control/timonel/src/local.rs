@@ -9,14 +9,22 @@ use async_trait::async_trait;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
-use timonel_cloud_controller::{CloudControllerConfig, MachinesConfig};
+use timonel_cloud_controller::{CloudControllerConfig, FleetConfig};
+use timonel_cloud_core::{Cloud, CloudError};
 use timonel_cloud_local::{LocalCloud, LocalConfig, verify_identity};
-use timonel_runtime::{Clock, Entropy, OnError, Tasks};
+use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{CloudTie, HostedCluster, IdentityVerifier, InstanceIdentity};
 
 /// Name of the local cloud where none is given.
 const DEFAULT_NAME: &str = "local";
+/// The cloud's name in provider IDs and classes.
+const PROVIDER: &str = "local";
+/// Tag of the machines of this service.
+const FLEET: &str = "fleet";
+/// Between two looks at the machines while nothing happens.
+const MACHINES_PERIOD: Duration = Duration::from_secs(2);
 /// Folder of the local cloud below the data directory.
 const FOLDER: &str = "local";
 /// Folder of OCI archives that every node imports.
@@ -83,11 +91,8 @@ impl Local {
 
     /// Carries out the fleet's Machines.
     pub(crate) fn run_machines(&self, fleet: kube::Client, tasks: &Tasks) {
-        let config = MachinesConfig::new(self.clock.clone());
-        let (cloud, scope) = (self.cloud.clone(), tasks.child("machines"));
-        tasks.spawn("machines", OnError::Log, async move {
-            timonel_cloud_controller::run_machines(fleet, cloud, config, &scope).await
-        });
+        let config = FleetConfig { fleet: FLEET.to_owned(), period: MACHINES_PERIOD };
+        timonel_cloud_controller::run_machines(fleet, self.cloud.clone(), config, self.clock.clone(), tasks);
     }
 }
 
@@ -102,14 +107,30 @@ impl IdentityVerifier for Local {
 #[async_trait]
 impl CloudTie for Local {
     async fn attach(&self, cluster: HostedCluster) {
-        let config = CloudControllerConfig::new(&cluster.uid, self.clock.clone());
-        let (cloud, scope) = (self.cloud.clone(), cluster.tasks.clone());
-        cluster.tasks.spawn("cloud-controller", OnError::Log, async move {
-            timonel_cloud_controller::run(cluster.client, cloud, config, &scope).await
-        });
+        let config = CloudControllerConfig::new(&cluster.uid, PROVIDER);
+        timonel_cloud_controller::run(cluster.client, self.cloud.clone(), config, self.clock.clone(), &cluster.tasks);
     }
 
     async fn release(&self, cluster_uid: &str) -> Result<bool, String> {
-        timonel_cloud_controller::release(self.cloud.as_ref(), cluster_uid).await.map_err(|error| error.to_string())
+        release(self.cloud.as_ref(), cluster_uid).await.map_err(|error| error.to_string())
     }
+}
+
+/// Asks the cloud to remove load balancers, routes and volumes of a cluster whose machines are gone; whether nothing
+/// is left of it.
+async fn release(cloud: &dyn Cloud, cluster: &str) -> Result<bool, CloudError> {
+    for balancer in cloud.balancers(cluster).await? {
+        cloud.delete_balancer(&balancer.spec.owner).await?;
+    }
+    for route in cloud.routes(cluster).await? {
+        cloud.delete_route(cluster, &route).await?;
+    }
+    for volume in cloud.volumes(cluster).await? {
+        if let Some(attachment) = &volume.attachment {
+            cloud.detach_volume(&volume.id, &attachment.instance).await?;
+        }
+        cloud.delete_volume(&volume.id).await?;
+    }
+    let left = cloud.balancers(cluster).await?.len() + cloud.volumes(cluster).await?.len();
+    Ok(left == 0 && cloud.observe(cluster).await?.is_empty())
 }

@@ -15,7 +15,7 @@ where
     match format {
         Format::Table => {
             let mut table = Table::new();
-            table.load_preset(NOTHING).set_header(header.iter().copied());
+            table.load_style(NOTHING).set_header(header.iter().copied());
             for object in objects {
                 table.add_row(row(object));
             }

@@ -1,0 +1,78 @@
+//! `up`, `down`, `doctor`, `bench`, `images`: packages and the build, then the program itself.
+
+use crate::packages;
+use anyhow::{Context, bail};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where the data lies unless an option or the environment says otherwise.
+const DEFAULT_DATA: &str = "/var/lib/timonel";
+/// The example application.
+const EXAMPLE: &str = "examples/shop/shop.yaml";
+
+/// Runs a command; an error names it.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// `cargo` as it was called.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Where a profile's programs are.
+pub(crate) fn programs(profile: &str) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from).join(profile)
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    run(cargo().args(["build", "--release", "--package", "timonel", "--package", "timonel-node"]))?;
+    Ok(programs("release").join("timonel"))
+}
+
+/// The data directory that `options` or the environment name.
+fn data(options: &[OsString]) -> PathBuf {
+    let named = options.iter().position(|option| option == "--data").and_then(|at| options.get(at + 1)).cloned();
+    named.or_else(|| env::var_os("TIMONEL_DATA")).map_or_else(|| PathBuf::from(DEFAULT_DATA), PathBuf::from)
+}
+
+/// Packages, build, images, then `timonel up` with the example application.
+pub(crate) fn up(options: &[OsString]) -> anyhow::Result<()> {
+    packages::ensure()?;
+    let timonel = build()?;
+    images(&data(options).join("images"))?;
+    run(Command::new(timonel).args(["up", "--apply", EXAMPLE]).args(options))
+}
+
+/// `timonel down`.
+pub(crate) fn down(options: &[OsString]) -> anyhow::Result<()> {
+    run(Command::new(build()?).arg("down").args(options))
+}
+
+/// `timonel doctor`.
+pub(crate) fn doctor() -> anyhow::Result<()> {
+    run(Command::new(build()?).arg("doctor"))
+}
+
+/// The benchmark of the whole, against a service of its own.
+pub(crate) fn bench(options: &[OsString]) -> anyhow::Result<()> {
+    build()?;
+    run(cargo().args(["run", "--release", "--package", "timonel-bench", "--"]).args(options))
+}
+
+/// Builds the images into `out`.
+pub(crate) fn images(out: &Path) -> anyhow::Result<()> {
+    let cache = programs("images");
+    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let built = timonel_images::build_all(out, &cache, &mut |line| eprintln!("{line}")).context("images")?;
+    eprintln!("{} images in {}", built.len(), out.display());
+    Ok(())
+}
