@@ -30,6 +30,7 @@ use timonel_controllers::{ControllersConfig, NodeRanges};
 use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
 use timonel_pki::{ClusterPki, ClusterPkiSpec, KeyRing, PkiError};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
+use timonel_scheduler::SchedulerConfig;
 use timonel_store::Store;
 use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelServer};
 use tokio_rustls::TlsAcceptor;
@@ -210,6 +211,11 @@ impl Tenant {
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
         self.tasks.spawn("controllers", OnError::Log, async move {
             timonel_controllers::run(client, config, &scope).await
+        });
+        let config = SchedulerConfig::new(shared.clock.clone(), shared.entropy.clone());
+        let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
+        self.tasks.spawn("scheduler", OnError::Log, async move {
+            timonel_scheduler::run(client, config, &scope).await
         });
     }
 }

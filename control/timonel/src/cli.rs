@@ -50,7 +50,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DataArgs {
     /// Directory of all data. [default: /var/lib/timonel, without root ~/.local/share/timonel]
-    #[arg(long, env = "TIMONEL_DATA")]
+    #[arg(long, env = "TIMONEL_DATA", global = true)]
     pub(crate) data: Option<PathBuf>,
 }
 
