@@ -294,6 +294,7 @@ fn api_config(
         advertise: services.map(|range| SocketAddr::from((nth(range, 1), 443))),
         public_address: spec.server_name.clone(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
+        nodes: services.map(|_| Arc::new(Connector(tunnel)) as Arc<dyn NodeConnector>),
     }
 }
 
