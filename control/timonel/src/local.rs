@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use timonel_cloud_controller::{CloudControllerConfig, FleetConfig};
-use timonel_cloud_core::{Cloud, CloudError};
+use timonel_cloud_core::{Cloud, CloudError, InstanceState};
 use timonel_cloud_local::{LocalCloud, LocalConfig, verify_identity};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{CloudTie, HostedCluster, IdentityVerifier, InstanceIdentity};
@@ -132,5 +132,7 @@ async fn release(cloud: &dyn Cloud, cluster: &str) -> Result<bool, CloudError> {
         cloud.delete_volume(&volume.id).await?;
     }
     let left = cloud.balancers(cluster).await?.len() + cloud.volumes(cluster).await?.len();
-    Ok(left == 0 && cloud.observe(cluster).await?.is_empty())
+    let instances = cloud.observe(cluster).await?;
+    // The cloud goes on listing an instance that is gone for a while.
+    Ok(left == 0 && instances.iter().all(|instance| instance.state == InstanceState::Gone))
 }

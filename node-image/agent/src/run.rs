@@ -83,7 +83,8 @@ async fn start(args: &MachineArgs, tasks: &Tasks) -> anyhow::Result<()> {
         import(images, &layout, tasks);
     }
     let client = client(&joined).await?;
-    let kubelet = Kubelet::new(kubelet_config(args, &layout, &joined, client.clone(), clock.clone())?);
+    let kubelet = kubelet_config(args, &layout, &joined, client.clone(), clock.clone())?;
+    let kubelet = Kubelet::new(kubelet, tasks).context("kubelet")?;
     let current = tunnel::keep(&joined, &kubelet.api(), tasks);
     let address: Ipv4Addr = joined.address.parse().context("the machine's address")?;
     let api = tunnel::serve_api(address, current, tasks).await.context("listening for pods' connections to the API")?;
@@ -101,8 +102,13 @@ async fn start(args: &MachineArgs, tasks: &Tasks) -> anyhow::Result<()> {
     tasks.spawn("proxy", OnError::EndScope, async move { timonel_proxy::run(to_api, proxy, &scope).await });
     dns(&settings, client, tasks).await?;
     renew(args, &layout, joined, clock, tasks);
-    let scope = tasks.child("kubelet");
-    tasks.spawn("kubelet", OnError::EndScope, async move { kubelet.run(&scope).await });
+    kubelet.run();
+    // Dropping it would end its scope; it lives as long as the agent.
+    let token = tasks.token();
+    tasks.spawn_draining("kubelet", async move {
+        token.cancelled().await;
+        drop(kubelet);
+    });
     Ok(())
 }
 
@@ -139,6 +145,7 @@ async fn client(joined: &Joined) -> anyhow::Result<Client> {
                 certificate_authority_data: Some(BASE64.encode(&joined.answer.authority)),
                 ..Cluster::default()
             }),
+            other: Default::default(),
         }],
         auth_infos: vec![NamedAuthInfo {
             name: name.clone(),
@@ -147,10 +154,12 @@ async fn client(joined: &Joined) -> anyhow::Result<Client> {
                 client_key_data: Some(joined.key.clone().into_bytes()).map(|key| BASE64.encode(key).into()),
                 ..AuthInfo::default()
             }),
+            other: Default::default(),
         }],
         contexts: vec![NamedContext {
             name: name.clone(),
             context: Some(kube::config::Context { cluster: name.clone(), user: Some(name.clone()), ..Default::default() }),
+            other: Default::default(),
         }],
         current_context: Some(name),
         ..Kubeconfig::default()

@@ -97,8 +97,7 @@ impl StreamHandler for Handler {
     async fn handle(&self, _peer: &str, target: Target, stream: Incoming) -> io::Result<()> {
         match target {
             Target::Kubelet => {
-                self.0.serve(stream.accept().await?).await;
-                Ok(())
+                self.0.serve(stream.accept().await?).await.map_err(io::Error::other)
             }
             Target::Tcp { host, port } => {
                 let connect = TcpStream::connect((host.as_str(), port));

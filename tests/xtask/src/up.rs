@@ -72,7 +72,12 @@ pub(crate) fn bench(options: &[OsString]) -> anyhow::Result<()> {
 pub(crate) fn images(out: &Path) -> anyhow::Result<()> {
     let cache = programs("images");
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-    let built = timonel_images::build_all(out, &cache, &mut |line| eprintln!("{line}")).context("images")?;
+    let mut progress = |event| {
+        if let timonel_images::Progress::Finished(built) = event {
+            eprintln!("{}", built.reference);
+        }
+    };
+    let built = timonel_images::build_all(out, &cache, &mut progress).context("images")?;
     eprintln!("{} images in {}", built.len(), out.display());
     Ok(())
 }
