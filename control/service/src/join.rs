@@ -76,8 +76,7 @@ pub fn decide<'a>(
 /// Settings of the node that `machine` becomes.
 #[must_use]
 pub fn settings(machine: &Machine, pool: Option<&NodePool>, cluster: &NodeSettings) -> NodeSettings {
-    let mut settings =
-        NodeSettings { name: machine.metadata.name.clone().unwrap_or_default(), ..cluster.clone() };
+    let mut settings = NodeSettings { name: machine.metadata.name.clone().unwrap_or_default(), ..cluster.clone() };
     if let Some(pool) = pool {
         settings.labels.extend(pool.spec.labels.clone());
         settings.taints.extend(pool.spec.taints.iter().map(|t| format!("{}={}:{}", t.key, t.value, t.effect)));

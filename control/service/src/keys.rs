@@ -76,7 +76,8 @@ pub(crate) async fn load_or_create(secrets: &Secrets, uid: &str, now: Timestamp)
                 signing_key: pki.keys.signing().to_pem(),
                 retired_keys: Vec::new(),
             };
-            let record = serde_json::to_vec(&record).map_err(|source| KeyError::Record { uid: uid.to_owned(), source })?;
+            let record =
+                serde_json::to_vec(&record).map_err(|source| KeyError::Record { uid: uid.to_owned(), source })?;
             secrets.get_or_put(&name, &record).await?
         }
     };

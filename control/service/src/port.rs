@@ -160,7 +160,8 @@ impl Port {
         let slow = |_| io::Error::from(io::ErrorKind::TimedOut);
         let (tenant, io) = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(slow)??;
         let session = io.get_ref().1;
-        let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|cert| cert.clone().into_owned());
+        let certificate =
+            session.peer_certificates().and_then(|chain| chain.first()).map(|cert| cert.clone().into_owned());
         if session.alpn_protocol() == Some(TUNNEL_ALPN.as_bytes()) {
             let node = certificate.as_deref().and_then(|cert| node_of(cert)).ok_or(io::ErrorKind::PermissionDenied)?;
             tracing::info!(cluster = %tenant.server_name, %node, "tunnel");
@@ -205,7 +206,9 @@ impl Port {
     /// Answers a machine that wants to be a node.
     async fn join(&self, tenant: &Tenant, request: Request<Incoming>) -> Response<Body> {
         let answer = match self.try_join(tenant, request).await {
-            Ok(answer) => serde_json::to_vec(&answer).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Ok(answer) => {
+                serde_json::to_vec(&answer).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+            }
             Err(refused) => Err(refused),
         };
         let (status, kind, body) = match answer {

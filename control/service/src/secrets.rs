@@ -170,7 +170,11 @@ fn master_key(path: &Path) -> Result<Vec<u8>, SecretError> {
         }
         Err(error) => return Err(failed(error)),
     }
-    if key.len() == KEY_BYTES { Ok(key) } else { Err(SecretError::KeyLength { path: path.to_owned(), bytes: key.len() }) }
+    if key.len() == KEY_BYTES {
+        Ok(key)
+    } else {
+        Err(SecretError::KeyLength { path: path.to_owned(), bytes: key.len() })
+    }
 }
 
 #[cfg(test)]

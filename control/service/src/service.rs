@@ -95,7 +95,8 @@ impl Service {
         };
         let fleet = Tenant::open(&shared, fleet, &tasks).await.map_err(ServiceError::Fleet)?;
         let directory = Directory::new(fleet.clone());
-        let kubeconfig = AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
+        let kubeconfig =
+            AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
         kubeconfig.put_fleet(&fleet)?;
         let client = fleet.client("masters");
         let port = Port {
@@ -147,7 +148,8 @@ impl Service {
 fn fleet_scheme() -> Result<Arc<Scheme>, TableError> {
     let tables = timonel_fleet::TABLES;
     let mut builder = Scheme::kubernetes().extend();
-    builder.add_tables(&Tables { types: tables.types, fields: tables.fields, ..Tables::default() }, tables.resources)?;
+    builder
+        .add_tables(&Tables { types: tables.types, fields: tables.fields, ..Tables::default() }, tables.resources)?;
     Ok(builder.build())
 }
 

@@ -8,7 +8,10 @@ use crate::{
 };
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::{
-    api::core::v1::{Service, ServicePort, ServiceSpec},
+    api::{
+        core::v1::{Service, ServicePort, ServiceSpec},
+        rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
@@ -174,8 +177,35 @@ impl Tenant {
         self.tasks.shutdown(DRAIN).await;
     }
 
-    /// The Service of the cluster's DNS; the nodes themselves answer on its address.
+    /// What every hosted cluster starts with beyond upstream's defaults.
     async fn bootstrap(&self) -> Result<(), TenantError> {
+        self.bootstrap_proxiers().await?;
+        self.bootstrap_dns().await
+    }
+
+    /// Nodes run service proxy and DNS under their own identity, so they may read what these read.
+    async fn bootstrap_proxiers(&self) -> Result<(), TenantError> {
+        let binding = ClusterRoleBinding {
+            metadata: ObjectMeta { name: Some("timonel:node-proxiers".to_owned()), ..ObjectMeta::default() },
+            role_ref: RoleRef {
+                api_group: Some("rbac.authorization.k8s.io".to_owned()),
+                kind: "ClusterRole".to_owned(),
+                name: "system:node-proxier".to_owned(),
+            },
+            subjects: Some(vec![Subject {
+                api_group: Some("rbac.authorization.k8s.io".to_owned()),
+                kind: "Group".to_owned(),
+                name: "system:nodes".to_owned(),
+                namespace: None,
+            }]),
+        };
+        let api: Api<ClusterRoleBinding> = Api::all(self.client("masters"));
+        let made = api.create(&PostParams::default(), &binding).await;
+        unless_there(made, "ClusterRoleBinding timonel:node-proxiers")
+    }
+
+    /// The Service of the cluster's DNS; the nodes themselves answer on its address.
+    async fn bootstrap_dns(&self) -> Result<(), TenantError> {
         let port = |name: &str, protocol: &str| ServicePort {
             name: Some(name.to_owned()),
             protocol: Some(protocol.to_owned()),
@@ -196,11 +226,7 @@ impl Tenant {
             status: None,
         };
         let api: Api<Service> = Api::namespaced(self.client("masters"), "kube-system");
-        match api.create(&PostParams::default(), &service).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(source) => Err(TenantError::Bootstrap { what: "Service kube-system/kube-dns", source: Box::new(source) }),
-        }
+        unless_there(api.create(&PostParams::default(), &service).await, "Service kube-system/kube-dns")
     }
 
     fn run_controllers(&self, shared: &Shared, name: &str, pods: Ipv4Net) {
@@ -209,14 +235,27 @@ impl Tenant {
         config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: shared.clock.clone() }));
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
-        self.tasks.spawn("controllers", OnError::Log, async move {
-            timonel_controllers::run(client, config, &scope).await
-        });
+        self.tasks.spawn(
+            "controllers",
+            OnError::Log,
+            async move { timonel_controllers::run(client, config, &scope).await },
+        );
         let config = SchedulerConfig::new(shared.clock.clone(), shared.entropy.clone());
         let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
-        self.tasks.spawn("scheduler", OnError::Log, async move {
-            timonel_scheduler::run(client, config, &scope).await
-        });
+        self.tasks.spawn(
+            "scheduler",
+            OnError::Log,
+            async move { timonel_scheduler::run(client, config, &scope).await },
+        );
+    }
+}
+
+/// What an earlier start has made already is as good.
+fn unless_there<K>(made: kube::Result<K>, what: &'static str) -> Result<(), TenantError> {
+    match made {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(TenantError::Bootstrap { what, source: Box::new(source) }),
     }
 }
 
@@ -326,7 +365,8 @@ impl StreamHandler for Inside {
             return stream.refuse("only the API can be reached").await;
         };
         let accept = TlsAcceptor::from(tenant.tls()).accept(stream.accept().await?);
-        let io = tokio::time::timeout(HANDSHAKE, accept).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let io =
+            tokio::time::timeout(HANDSHAKE, accept).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let certificate = io.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let caller = Caller::Peer(Peer::new(certificate.map(|cert| cert.into_owned()), None));
         tracing::trace!(node = peer, "a pod's connection to the API");

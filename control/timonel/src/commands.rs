@@ -53,7 +53,10 @@ impl Fleet {
     async fn create<K>(&self, object: &K) -> anyhow::Result<K>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Serialize + DeserializeOwned + Clone + Debug,
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let how = PostParams { dry_run: self.args.dry_run, ..PostParams::default() };
         self.api::<K>().create(&how, object).await.map_err(plain)
@@ -72,7 +75,8 @@ impl Fleet {
             Err(error) => return Err(plain(error)),
         }
         if self.args.wait && !self.args.dry_run {
-            let gone = || async { Ok(self.api::<K>().get_opt(name).await?.map_or(Ok(()), |_| Err("still there".into()))) };
+            let gone =
+                || async { Ok(self.api::<K>().get_opt(name).await?.map_or(Ok(()), |_| Err("still there".into()))) };
             client::wait(&format!("{what} to go"), self.args.timeout, |_| {}, gone).await?;
         }
         println!("{what} deleted");

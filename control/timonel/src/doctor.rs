@@ -50,9 +50,14 @@ pub(crate) fn findings() -> Vec<Finding> {
     }
     for plugin in PLUGINS {
         let found = Path::new(CNI_BIN).join(plugin).is_file();
-        findings.push(finding(&format!("CNI plugin {plugin}"), found, "apt-get install containernetworking-plugins".into()));
+        findings.push(finding(
+            &format!("CNI plugin {plugin}"),
+            found,
+            "apt-get install containernetworking-plugins".into(),
+        ));
     }
-    let cgroups = Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() || Path::new("/sys/fs/cgroup/memory").is_dir();
+    let cgroups =
+        Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() || Path::new("/sys/fs/cgroup/memory").is_dir();
     findings.push(finding("cgroups", cgroups, "mount the cgroup hierarchies below /sys/fs/cgroup".to_owned()));
     findings
 }

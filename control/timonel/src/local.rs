@@ -80,7 +80,8 @@ pub(crate) struct Local {
 impl Local {
     /// Opens the cloud; its own work and the machines' order run in `tasks`.
     pub(crate) async fn open(config: LocalConfig, clock: Clock, tasks: &Tasks) -> anyhow::Result<Arc<Self>> {
-        let cloud = LocalCloud::open(config, clock.clone(), Entropy::system(), tasks).await.context("the local cloud")?;
+        let cloud =
+            LocalCloud::open(config, clock.clone(), Entropy::system(), tasks).await.context("the local cloud")?;
         Ok(Arc::new(Self { cloud: Arc::new(cloud), clock }))
     }
 

@@ -8,7 +8,12 @@ use kube::Resource;
 use serde::Serialize;
 
 /// Prints `objects`; `row` gives the cells of one under `header`.
-pub(crate) fn print<K>(format: Format, objects: &[K], header: &[&str], row: impl Fn(&K) -> Vec<String>) -> anyhow::Result<()>
+pub(crate) fn print<K>(
+    format: Format,
+    objects: &[K],
+    header: &[&str],
+    row: impl Fn(&K) -> Vec<String>,
+) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Serialize,
 {

@@ -24,7 +24,9 @@ impl Step {
     pub(crate) fn begin(name: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {prefix} {wide_msg:.dim}");
-            let bar = ProgressBar::new_spinner().with_style(style.expect("the template is constant")).with_prefix(name.to_owned());
+            let bar = ProgressBar::new_spinner()
+                .with_style(style.expect("the template is constant"))
+                .with_prefix(name.to_owned());
             bar.enable_steady_tick(FRAME);
             bar
         });

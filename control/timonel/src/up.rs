@@ -3,13 +3,17 @@
 
 use crate::{
     cli::{DownArgs, Format, UpArgs},
-    client, config::Settings,
+    client,
+    config::Settings,
     local,
     progress::Step,
     server::PID_FILE,
 };
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{Node, Service},
+};
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -178,7 +182,8 @@ async fn create_nodes(fleet: &Client, cluster: &Client, args: &UpArgs) -> anyhow
 
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let tainted = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.effect != "PreferNoSchedule");
+    let tainted =
+        node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.effect != "PreferNoSchedule");
     !tainted && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
@@ -205,13 +210,16 @@ async fn apply(
     let services: Api<Service> = Api::all(cluster.clone());
     let look = || async {
         let all = services.list(&ListParams::default()).await?.items;
-        let balanced = all.iter().filter(|service| {
-            service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
-        });
+        let balanced = all
+            .iter()
+            .filter(|service| service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer"));
         let addresses: Vec<Option<String>> = balanced.map(public_address).collect();
         let pending = addresses.iter().filter(|address| address.is_none()).count();
         if pending > 0 {
             return Ok(Err(format!("{pending} load balancers have no address yet")));
+        }
+        if let Some(waiting) = unready(cluster).await? {
+            return Ok(Err(waiting));
         }
         let addresses: Vec<String> = addresses.into_iter().flatten().collect();
         for address in &addresses {
@@ -224,6 +232,25 @@ async fn apply(
     let addresses = client::wait("the application to answer", args.timeout, |state| step.note(state), look).await?;
     step.done(&addresses.join(", "));
     Ok(addresses)
+}
+
+/// The first Deployment or StatefulSet whose replicas are not all ready.
+async fn unready(cluster: &Client) -> anyhow::Result<Option<String>> {
+    let deployments = Api::<Deployment>::all(cluster.clone()).list(&ListParams::default()).await?.items;
+    let sets = Api::<StatefulSet>::all(cluster.clone()).list(&ListParams::default()).await?.items;
+    let deployments = deployments.into_iter().map(|deployment| {
+        let ready = deployment.status.and_then(|status| status.ready_replicas);
+        (deployment.metadata.name, deployment.spec.and_then(|spec| spec.replicas), ready)
+    });
+    let sets = sets.into_iter().map(|set| {
+        let ready = set.status.and_then(|status| status.ready_replicas);
+        (set.metadata.name, set.spec.and_then(|spec| spec.replicas), ready)
+    });
+    let mut behind = deployments.chain(sets).filter_map(|(name, wanted, ready)| {
+        let (wanted, ready) = (wanted.unwrap_or(1), ready.unwrap_or(0));
+        (ready < wanted).then(|| format!("{}: {ready} of {wanted} ready", name.unwrap_or_default()))
+    });
+    Ok(behind.next())
 }
 
 /// `address:port` of a load balancer's first port.

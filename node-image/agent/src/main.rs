@@ -66,15 +66,14 @@ pub(crate) struct MachineArgs {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok().context("a TLS provider is installed already")?;
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok()
+        .context("a TLS provider is installed already")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let config = TelemetryConfig {
-            service: "timonel-node",
-            filter: cli.log,
-            json: false,
-            otlp_endpoint: cli.otlp_endpoint,
-        };
+        let config =
+            TelemetryConfig { service: "timonel-node", filter: cli.log, json: false, otlp_endpoint: cli.otlp_endpoint };
         let telemetry = Telemetry::start(&config)?;
         let result = match cli.command {
             Command::Run(args) => run::run(&args).await,

@@ -28,12 +28,14 @@ use timonel_fleet::NodeSettings;
 use timonel_kubelet::{Kubelet, KubeletConfig};
 use timonel_proxy::{NodeView, ProxyConfig};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
-use tokio::process::Command;
+use tokio::{process::Command, sync::oneshot};
 
 /// First wait before joining is tried again; doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for the images that the machine brings along.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the age of the certificate is looked at.
 const RENEWAL_LOOK: Duration = Duration::from_secs(600);
 /// Time for everything to stop.
@@ -80,7 +82,11 @@ async fn start(args: &MachineArgs, tasks: &Tasks) -> anyhow::Result<()> {
     let settings = joined.settings().clone();
     tracing::info!(node = %settings.name, server = %joined.server, "joined");
     if let Some(images) = &args.images {
-        import(images, &layout, tasks);
+        let imported = import(images, &layout, tasks);
+        // Pods that start before their image is there would try to pull it, and then wait longer than the import.
+        if tokio::time::timeout(IMPORT_PATIENCE, imported).await.is_err() {
+            tracing::warn!("images are still being imported; going on without the rest");
+        }
     }
     let client = client(&joined).await?;
     let kubelet = kubelet_config(args, &layout, &joined, client.clone(), clock.clone())?;
@@ -158,7 +164,11 @@ async fn client(joined: &Joined) -> anyhow::Result<Client> {
         }],
         contexts: vec![NamedContext {
             name: name.clone(),
-            context: Some(kube::config::Context { cluster: name.clone(), user: Some(name.clone()), ..Default::default() }),
+            context: Some(kube::config::Context {
+                cluster: name.clone(),
+                user: Some(name.clone()),
+                ..Default::default()
+            }),
             other: Default::default(),
         }],
         current_context: Some(name),
@@ -264,38 +274,51 @@ fn renew(args: &MachineArgs, layout: &Layout, joined: Joined, clock: Clock, task
     });
 }
 
-/// Imports OCI archives that the machine brings along, those that were not imported before.
-fn import(folder: &Path, layout: &Layout, tasks: &Tasks) {
+/// Imports OCI archives that the machine brings along, those that were not imported before; what is put there later
+/// too. The receiver is told when all that is there at first has been imported.
+fn import(folder: &Path, layout: &Layout, tasks: &Tasks) -> oneshot::Receiver<()> {
     let (folder, socket, seen) = (folder.to_owned(), layout.containerd_socket(), layout.state().join("images"));
+    let (send, receive) = oneshot::channel();
     tasks.spawn("images", OnError::Log, async move {
+        let mut first = Some(send);
         fs::create_dir_all(&seen)?;
         loop {
-            let mut failed = false;
-            for entry in fs::read_dir(&folder)? {
-                let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-                let stamp = seen.join(&name);
-                let size = fs::metadata(&path)?.len().to_string();
-                if path.extension().is_none_or(|kind| kind != "tar")
-                    || fs::read_to_string(&stamp).is_ok_and(|known| known == size)
-                {
-                    continue;
-                }
-                let mut command = Command::new("ctr");
-                command.arg("--address").arg(&socket).args(["-n", "k8s.io", "images", "import"]).arg(&path);
-                let output = command.output().await?;
-                if output.status.success() {
-                    fs::write(&stamp, size)?;
-                } else {
-                    failed = true;
-                    tracing::debug!(image = ?name, error = %String::from_utf8_lossy(&output.stderr), "not imported");
-                }
+            let complete = import_once(&folder, &socket, &seen).await?;
+            if complete && let Some(first) = first.take() {
+                // Nobody waits any more when it took too long.
+                let _ = first.send(());
             }
             // Images may be put there later; while containerd is still starting, look again sooner.
-            tokio::time::sleep(if failed { FIRST_WAIT } else { LONGEST_WAIT }).await;
+            tokio::time::sleep(if complete { LONGEST_WAIT } else { FIRST_WAIT }).await;
         }
         #[allow(unreachable_code, reason = "names the error type of the loop")]
         Ok::<_, std::io::Error>(())
     });
+    receive
+}
+
+/// Imports what is new; whether nothing is left.
+async fn import_once(folder: &Path, socket: &Path, seen: &Path) -> std::io::Result<bool> {
+    let mut complete = true;
+    for entry in fs::read_dir(folder)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let stamp = seen.join(&name);
+        let size = fs::metadata(&path)?.len().to_string();
+        let known = fs::read_to_string(&stamp).is_ok_and(|known| known == size);
+        if path.extension().is_none_or(|kind| kind != "tar") || known {
+            continue;
+        }
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(socket).args(["-n", "k8s.io", "images", "import"]).arg(&path);
+        let output = command.output().await?;
+        if output.status.success() {
+            fs::write(&stamp, size)?;
+        } else {
+            complete = false;
+            tracing::debug!(image = ?name, error = %String::from_utf8_lossy(&output.stderr), "not imported");
+        }
+    }
+    Ok(complete)
 }
 
 #[cfg(test)]

@@ -33,10 +33,8 @@ pub(crate) enum TlsError {
 pub(crate) fn pinned(hash: &str, alpn: &[&str]) -> Result<ClientConfig, TlsError> {
     let provider = CryptoProvider::get_default().expect("installed in main").clone();
     let verifier = Pinned { hash: hash.to_owned(), algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+    let mut config =
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
 }
@@ -87,7 +85,9 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let pinned = |cert: &&CertificateDer<'_>| timonel_pki::spki_hash(cert).is_ok_and(|hash| hash == self.hash);
         let authority = intermediates.iter().find(pinned).ok_or_else(|| {
-            rustls::Error::General("the server did not show the cluster's authority: wrong cluster or wrong hash".into())
+            rustls::Error::General(
+                "the server did not show the cluster's authority: wrong cluster or wrong hash".into(),
+            )
         })?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;

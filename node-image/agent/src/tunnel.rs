@@ -96,9 +96,7 @@ struct Handler(KubeletApi);
 impl StreamHandler for Handler {
     async fn handle(&self, _peer: &str, target: Target, stream: Incoming) -> io::Result<()> {
         match target {
-            Target::Kubelet => {
-                self.0.serve(stream.accept().await?).await.map_err(io::Error::other)
-            }
+            Target::Kubelet => self.0.serve(stream.accept().await?).await.map_err(io::Error::other),
             Target::Tcp { host, port } => {
                 let connect = TcpStream::connect((host.as_str(), port));
                 match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {

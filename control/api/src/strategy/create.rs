@@ -1,5 +1,6 @@
 //! Before an object is created.
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 
 use super::{KindRef, pods};
@@ -80,6 +81,7 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
     match (kind.group, kind.kind) {
         ("", "Pod") => pods::prepare_create(object),
         ("", "Namespace") => namespace(object),
+        ("", "Secret") => fold_string_data(object),
         ("", "PersistentVolume") => {
             object.set_at(&["status", "phase"], "Pending");
             object.set_at(&["status", "lastPhaseTransitionTime"], timestamp(now));
@@ -97,6 +99,20 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
             }
         }
         _ => {}
+    }
+}
+
+/// Moves what a Secret says in plain text (`stringData`, which is never stored) into `data`; of a key in both the
+/// plain text wins.
+pub(super) fn fold_string_data(secret: &mut Value) {
+    let Some(Value::Object(plain)) = secret.remove_at(&["stringData"]) else { return };
+    if plain.is_empty() {
+        return;
+    }
+    let data = secret.entry_at(&["data"]).make_object();
+    for (key, value) in plain {
+        let encoded = BASE64.encode(value.as_str().unwrap_or_default());
+        data.insert(key, encoded);
     }
 }
 
@@ -165,6 +181,16 @@ mod tests {
         let mut value = Value::from(json);
         prepare_create(kind, &mut value, Timestamp::UNIX_EPOCH);
         (&value).into()
+    }
+
+    #[test]
+    fn plain_text_of_a_secret_is_stored_as_data_and_wins() {
+        let text = r#"{"data": {"a": "b2xk", "b": "Yg=="}, "stringData": {"a": "new"}}"#;
+        let mut secret = Value::from(serde_json::from_str::<serde_json::Value>(text).unwrap());
+        prepare_create(KindRef::builtin("", "Secret", true), &mut secret, Timestamp::UNIX_EPOCH);
+        assert_eq!(secret.str_at(&["data", "a"]), "bmV3");
+        assert_eq!(secret.str_at(&["data", "b"]), "Yg==");
+        assert_eq!(secret.get("stringData"), None);
     }
 
     #[test]

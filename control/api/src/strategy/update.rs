@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::create::{TEMPLATE_GENERATION, clean_secret_references, has_generation, normalize_data_sources, timestamp};
+use super::create::{
+    TEMPLATE_GENERATION, clean_secret_references, fold_string_data, has_generation, normalize_data_sources, timestamp,
+};
 use super::semantic::semantic_equal;
 use super::{KindRef, services};
 use crate::{Object, Value};
@@ -135,7 +137,12 @@ pub fn prepare_update(kind: KindRef<'_>, new: &mut Value, old: &Value) {
         ("", "Namespace") => keep(new, old, &["spec", "finalizers"]),
         ("", "Service") => services::prepare_update(new, old),
         ("", "ServiceAccount") => clean_secret_references(new),
-        ("", "Secret") if new.str_at(&["type"]).is_empty() => keep(new, old, &["type"]),
+        ("", "Secret") => {
+            fold_string_data(new);
+            if new.str_at(&["type"]).is_empty() {
+                keep(new, old, &["type"]);
+            }
+        }
         ("", "PersistentVolumeClaim") => normalize_data_sources(new),
         ("apps", "DaemonSet") => count_template(new, old),
         ("certificates.k8s.io", "CertificateSigningRequest") => keep(new, old, &["spec"]),

@@ -168,7 +168,10 @@ fn choose(wanted: &ClusterNetwork, taken: &mut BTreeSet<Ipv4Net>) -> Result<Clus
     let pods = if wanted.pod_cidr.is_empty() {
         free_range(taken).ok_or("no free pod range is left; set spec.network.podCidr")?
     } else {
-        wanted.pod_cidr.parse().map_err(|_| format!("spec.network.podCidr: {:?} is not an IPv4 CIDR", wanted.pod_cidr))?
+        wanted
+            .pod_cidr
+            .parse()
+            .map_err(|_| format!("spec.network.podCidr: {:?} is not an IPv4 CIDR", wanted.pod_cidr))?
     };
     if !(8..=22).contains(&pods.prefix_len()) {
         return Err(format!("spec.network.podCidr: {pods} is not between a /8 and a /22"));
@@ -229,7 +232,8 @@ fn plan_pool(view: &FleetView, pool: &NodePool, now: Timestamp, actions: &mut Ve
         actions.extend(extra.map(|machine| Action::DeleteMachine(Box::new(Machine::clone(machine)))));
     } else if let Some(cluster) = cluster.filter(|cluster| ready(cluster)) {
         let missing = (wanted - living.len()).min(MACHINES_PER_LOOK);
-        let orders = (0..missing).map(|nth| Action::CreateMachine(Box::new(order(pool, cluster, &view.node_endpoint, living.len() + nth))));
+        let orders = (0..missing)
+            .map(|nth| Action::CreateMachine(Box::new(order(pool, cluster, &view.node_endpoint, living.len() + nth))));
         actions.extend(orders);
     }
     let up = machines.iter().filter(|machine| phase(machine) == MachinePhase::Running).count();
@@ -239,7 +243,9 @@ fn plan_pool(view: &FleetView, pool: &NodePool, now: Timestamp, actions: &mut Ve
     status.ready_replicas = i32::try_from(up).unwrap_or(i32::MAX);
     let (done, reason, message) = match cluster {
         None => (false, Reasons::NO_CLUSTER, format!("cluster {:?} does not exist in this project", pool.spec.cluster)),
-        Some(_) if up == wanted && machines.len() == wanted => (true, Reasons::COMPLETE, format!("{up} of {wanted} ready")),
+        Some(_) if up == wanted && machines.len() == wanted => {
+            (true, Reasons::COMPLETE, format!("{up} of {wanted} ready"))
+        }
         Some(_) => (false, Reasons::SCALING, format!("{up} of {wanted} ready")),
     };
     set_ready(&mut status.conditions, done, reason, &message, now);
@@ -285,7 +291,8 @@ fn order(pool: &NodePool, cluster: &Cluster, server: &str, nth: usize) -> Machin
     let mut machine = Machine::new(pool.metadata.namespace.as_deref().unwrap_or_default(), "", spec);
     machine.metadata.name = None;
     machine.metadata.generate_name = Some(format!("{pool_name}-"));
-    machine.metadata.labels = Some([(LABEL_CLUSTER.to_owned(), cluster_name), (LABEL_POOL.to_owned(), pool_name)].into());
+    machine.metadata.labels =
+        Some([(LABEL_CLUSTER.to_owned(), cluster_name), (LABEL_POOL.to_owned(), pool_name)].into());
     machine.metadata.owner_references = Some(vec![OwnerReference {
         api_version: pool.api_version.clone(),
         kind: "NodePool".to_owned(),

@@ -215,7 +215,10 @@ impl Fleet {
     async fn status<K>(&self, object: K) -> Result<(), ActError>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Serialize + DeserializeOwned + Clone + Debug,
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         let name = object.meta().name.clone().unwrap_or_default();
         self.api(&object).replace_status(&name, &PostParams::default(), &object).await?;
@@ -225,7 +228,10 @@ impl Fleet {
     async fn create<K>(&self, object: K) -> Result<String, ActError>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Serialize + DeserializeOwned + Clone + Debug,
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
     {
         match self.api(&object).create(&PostParams::default(), &object).await {
             Ok(created) => Ok(created.meta().uid.clone().unwrap_or_default()),

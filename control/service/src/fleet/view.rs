@@ -47,9 +47,9 @@ impl FleetView {
     /// Machines of a pool.
     pub fn machines_of<'a>(&'a self, pool: &'a NodePool) -> impl Iterator<Item = &'a Arc<Machine>> {
         let uid = pool.metadata.uid.as_deref().unwrap_or_default();
-        self.machines.iter().filter(move |machine| {
-            machine.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
-        })
+        self.machines
+            .iter()
+            .filter(move |machine| machine.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid))
     }
 
     /// The cluster of a pool.
