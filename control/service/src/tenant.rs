@@ -14,9 +14,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, Resource, api::PostParams};
 use parking_lot::Mutex;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -200,8 +201,7 @@ impl Tenant {
             }]),
         };
         let api: Api<ClusterRoleBinding> = Api::all(self.client("masters"));
-        let made = api.create(&PostParams::default(), &binding).await;
-        unless_there(made, "ClusterRoleBinding timonel:node-proxiers")
+        ensure(&api, &binding, "ClusterRoleBinding timonel:node-proxiers").await
     }
 
     /// The Service of the cluster's DNS; the nodes themselves answer on its address.
@@ -226,7 +226,7 @@ impl Tenant {
             status: None,
         };
         let api: Api<Service> = Api::namespaced(self.client("masters"), "kube-system");
-        unless_there(api.create(&PostParams::default(), &service).await, "Service kube-system/kube-dns")
+        ensure(&api, &service, "Service kube-system/kube-dns").await
     }
 
     fn run_controllers(&self, shared: &Shared, name: &str, pods: Ipv4Net) {
@@ -250,12 +250,21 @@ impl Tenant {
     }
 }
 
-/// What an earlier start has made already is as good.
-fn unless_there<K>(made: kube::Result<K>, what: &'static str) -> Result<(), TenantError> {
-    match made {
+/// Makes an object that is not there; what an earlier start has made, and somebody may have changed, stays.
+async fn ensure<K>(api: &Api<K>, object: &K, what: &'static str) -> Result<(), TenantError>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+{
+    let failed = |source| TenantError::Bootstrap { what, source: Box::new(source) };
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    if api.get_opt(name).await.map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    match api.create(&PostParams::default(), object).await {
         Ok(_) => Ok(()),
+        // Another control machine was faster.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(source) => Err(TenantError::Bootstrap { what, source: Box::new(source) }),
+        Err(source) => Err(failed(source)),
     }
 }
 

@@ -102,9 +102,19 @@ pub(crate) async fn run(fleet: Fleet) {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+/// An error with its causes on one line. An error of the API is its own message: what follows repeats it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            parts.push(status.message.clone());
+            break;
+        }
+        parts.push(error.to_string());
+        next = error.source();
+    }
+    parts.join(": ")
 }
 
 fn reflect<K>(fleet: &Fleet, changed: &Arc<Notify>) -> Store<K>
@@ -302,7 +312,7 @@ impl Fleet {
 
     async fn discard(&self, cluster: &Cluster) -> Result<(), ActError> {
         let (uid, name, project) = names(cluster);
-        let failed = |error: &dyn std::error::Error| ActError::Other(chain(error));
+        let failed = |error: &(dyn std::error::Error + 'static)| ActError::Other(chain(error));
         // Out of the directory last: until then the next look knows that there is work left.
         let Some(tenant) = self.directory.by_uid(&uid) else { return Ok(()) };
         tenant.close().await;
