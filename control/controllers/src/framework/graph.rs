@@ -99,7 +99,10 @@ impl Graph {
             }
             return;
         }
-        self.unlink(&uid);
+        // A former owner may wait for nothing else than to be let go.
+        if let Some(before) = self.unlink(&uid) {
+            self.dirty.extend(before.owners.into_iter().map(|owner| owner.uid));
+        }
         for owner in &member.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
             self.dirty.insert(owner.uid.clone());
@@ -154,5 +157,36 @@ impl Graph {
             }
         }
         Some(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framework::Kind;
+
+    fn owned(uid: &str, owners: &[&str]) -> ObjectMeta {
+        let reference = |uid: &&str| OwnerReference { uid: (*uid).to_owned(), ..OwnerReference::default() };
+        ObjectMeta {
+            uid: Some(uid.to_owned()),
+            owner_references: Some(owners.iter().map(reference).collect()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn owners_before_and_after_a_change_are_looked_at() {
+        for (before, after, dirty) in [
+            (&[][..], &["a"][..], &["a", "x"][..]),
+            (&["a"], &[], &["a", "x"]),
+            (&["a", "b"], &["b", "c"], &["a", "b", "c", "x"]),
+            (&["a"], &["a"], &[]),
+        ] {
+            let mut graph = Graph::default();
+            graph.apply(&Kind::Pod.resource(), &owned("x", before));
+            graph.take_dirty();
+            graph.apply(&Kind::Pod.resource(), &owned("x", after));
+            assert_eq!(graph.take_dirty().into_iter().collect::<Vec<_>>(), dirty, "{before:?} {after:?}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use k8s_openapi::{
         policy::v1::PodDisruptionBudget,
         rbac::v1::ClusterRole,
         resource::v1::{ResourceClaim, ResourceClaimTemplate},
-        storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment},
+        storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment, VolumeAttributesClass},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -386,6 +386,7 @@ kinds! {
     PersistentVolumeClaim claims true Scope::All, unindexed;
     StorageClass storage_classes false Scope::All, unindexed;
     VolumeAttachment attachments false Scope::All, attached_node;
+    VolumeAttributesClass attributes_classes false Scope::All, unindexed;
     CSIDriver csi_drivers false Scope::All, unindexed;
     CSINode csi_nodes false Scope::All, unindexed;
     ResourceQuota quotas true Scope::All, unindexed;

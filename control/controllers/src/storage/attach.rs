@@ -63,7 +63,8 @@ impl Controller for Attachments {
     fn plan(&self, view: &View, key: &Key, _now: Timestamp) -> Plan {
         let mut plan = Plan::none();
         let Some(found) = view.nodes.get(key) else {
-            let left = view.attachments.indexed(&key.name).filter(|attachment| !deleting(&attachment.metadata));
+            let left = view.attachments.indexed(&key.name);
+            let left = left.filter(|attachment| ours(attachment) && !deleting(&attachment.metadata));
             plan.actions.extend(
                 left.map(|attachment| Action::delete(Target::of(Kind::VolumeAttachment, &attachment.metadata))),
             );
@@ -75,7 +76,7 @@ impl Controller for Attachments {
                 plan.push(Action::create(attachment(attachment_name, &key.name, volume, source)));
             }
         }
-        for attachment in view.attachments.indexed(&key.name) {
+        for attachment in view.attachments.indexed(&key.name).filter(|attachment| ours(attachment)) {
             let needed = wanted.contains_key(name(&attachment.metadata));
             if !needed && !deleting(&attachment.metadata) && !in_use(view, found, attachment) {
                 plan.push(Action::delete(Target::of(Kind::VolumeAttachment, &attachment.metadata)));
@@ -91,6 +92,12 @@ fn attachment_name(source: &CSIPersistentVolumeSource, node: &str) -> String {
     let digest = Sha256::digest(format!("{}{}{node}", source.volume_handle, source.driver));
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("csi-{hex}")
+}
+
+/// Whether the name is one of [`attachment_name`]: others belong to whoever made them.
+fn ours(attachment: &VolumeAttachment) -> bool {
+    let digest = name(&attachment.metadata).strip_prefix("csi-").unwrap_or_default();
+    digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn csi(volume: &PersistentVolume) -> Option<&CSIPersistentVolumeSource> {
@@ -219,6 +226,17 @@ mod tests {
             "status": {"volumesAttached": [{"name": "kubernetes.io/csi/csi.x^h", "devicePath": ""}]}})));
         assert_eq!(lines(&without).len(), 1);
         assert!(lines(&without)[0].starts_with("delete VolumeAttachment csi-"));
+    }
+
+    #[test]
+    fn attachments_of_others_stay() {
+        let mut view = view(false);
+        for node in ["n", "gone"] {
+            view.attachments.insert(object(json!({"metadata": {"name": format!("theirs-{node}")},
+                "spec": {"attacher": "csi.x", "nodeName": node, "source": {"persistentVolumeName": "pv"}}})));
+        }
+        assert_eq!(lines(&view), Vec::<String>::new());
+        assert_eq!(Attachments.plan(&view, &Key::new("", "gone"), at(0)).actions.len(), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(volume::VolumeBinder),
         Box::new(protection::ClaimProtection),
         Box::new(protection::VolumeProtection),
+        Box::new(protection::AttributesClassProtection),
         Box::new(ephemeral::EphemeralClaims),
         Box::new(attach::Attachments),
     ]

@@ -8,10 +8,11 @@ use crate::{
     framework::{Change, Controller, Key, Kind, Object, Plan, View},
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const ATTRIBUTES_CLASS: &str = "kubernetes.io/vac-protection";
 
 /// Protects claims that pods use.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub(crate) struct ClaimProtection;
 /// Protects volumes that are bound.
 #[derive(Debug)]
 pub(crate) struct VolumeProtection;
+
+/// Protects volume attributes classes that claims or volumes name.
+#[derive(Debug)]
+pub(crate) struct AttributesClassProtection;
 
 /// The names of the claims that a pod uses, those of its own included.
 pub(super) fn claims_of(pod: &Pod) -> impl Iterator<Item = String> + '_ {
@@ -100,6 +105,63 @@ impl Controller for VolumeProtection {
     }
 }
 
+/// The classes that a claim asks for, has, or is on the way to.
+fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let status = claim.status.as_ref();
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let target = status.and_then(|status| status.modify_volume_status.as_ref());
+    let target = target.and_then(|modify| modify.target_volume_attributes_class_name.as_deref());
+    [wanted, current, target].into_iter().flatten()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
+}
+
+impl Controller for AttributesClassProtection {
+    fn name(&self) -> &'static str {
+        "volumeattributesclass-protection-controller"
+    }
+
+    fn reads(&self) -> &'static [Kind] {
+        &[Kind::VolumeAttributesClass, Kind::PersistentVolumeClaim, Kind::PersistentVolume]
+    }
+
+    fn writes(&self) -> &'static [(&'static str, &'static str)] {
+        &[("VolumeAttributesClass", "metadata.finalizers[vac-protection]")]
+    }
+
+    fn keys(&self, _view: &View, change: &Change, keys: &mut Vec<Key>) {
+        for object in [&change.old, &change.new].into_iter().flatten() {
+            match object {
+                Object::VolumeAttributesClass(class) => keys.push(Key::of(&class.metadata)),
+                Object::PersistentVolumeClaim(claim) => {
+                    keys.extend(classes_of_claim(claim).map(|class| Key::new("", class)));
+                }
+                Object::PersistentVolume(volume) => {
+                    keys.extend(class_of_volume(volume).map(|class| Key::new("", class)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn plan(&self, view: &View, key: &Key, _now: Timestamp) -> Plan {
+        let Some(class) = view.attributes_classes.get(key) else { return Plan::none() };
+        let has = has_finalizer(&class.metadata, ATTRIBUTES_CLASS);
+        let present = !deleting(&class.metadata);
+        let used = || {
+            view.claims.all().any(|claim| classes_of_claim(claim).any(|class| class == key.name))
+                || view.volumes.all().any(|volume| class_of_volume(volume) == Some(&key.name))
+        };
+        if (present && has) || (!present && (!has || used())) {
+            return Plan::none();
+        }
+        vec![set_finalizer(Kind::VolumeAttributesClass, &class.metadata, ATTRIBUTES_CLASS, present)].into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +201,36 @@ mod tests {
             view.volumes.insert(object(json!({"metadata": {"name": "v", "deletionTimestamp": "1970-01-01T00:00:00Z",
                 "finalizers": [VOLUME]}, "status": {"phase": phase}})));
             assert_eq!(lines(&VolumeProtection.plan(&view, &Key::new("", "v"), at(0))).len(), expected);
+        }
+    }
+
+    #[test]
+    fn a_class_stays_while_claims_or_volumes_name_it() {
+        let leaving =
+            json!({"name": "a", "deletionTimestamp": "1970-01-01T00:00:00Z", "finalizers": [ATTRIBUTES_CLASS]});
+        let spec = json!({"volumeAttributesClassName": "a"});
+        let status = json!({"modifyVolumeStatus": {"status": "Pending", "targetVolumeAttributesClassName": "a"}});
+        for (meta, claim, volume, expected) in [
+            (json!({"name": "a"}), None, None, 1),
+            (json!({"name": "a", "finalizers": [ATTRIBUTES_CLASS]}), None, None, 0),
+            (leaving.clone(), None, None, 1),
+            (leaving.clone(), Some(json!({"spec": &spec})), None, 0),
+            (leaving.clone(), Some(json!({"status": status})), None, 0),
+            (leaving.clone(), None, Some(json!({"spec": &spec})), 0),
+            (leaving, Some(json!({"spec": {"volumeAttributesClassName": "b"}})), None, 1),
+        ] {
+            let mut view = View::default();
+            view.attributes_classes.insert(object(json!({"metadata": meta, "driverName": "d"})));
+            if let Some(mut claim) = claim {
+                claim["metadata"] = json!({"name": "c", "namespace": "d"});
+                view.claims.insert(object(claim));
+            }
+            if let Some(mut volume) = volume {
+                volume["metadata"] = json!({"name": "v"});
+                view.volumes.insert(object(volume));
+            }
+            let planned = lines(&AttributesClassProtection.plan(&view, &Key::new("", "a"), at(0)));
+            assert_eq!(planned.len(), expected, "{planned:?}");
         }
     }
 }
