@@ -40,5 +40,7 @@ pub use selector::{
 };
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use strategy::KindRef;
-pub use validation::{validate_create, validate_status_update, validate_update};
+pub use validation::{
+    validate_create, validate_ephemeral_containers, validate_resize, validate_status_update, validate_update,
+};
 pub use value::{Key, Object, Value};

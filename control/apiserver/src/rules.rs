@@ -20,6 +20,8 @@ pub(crate) fn validate_create(kind: KindRef<'_>, object: &Value) -> FieldErrors 
 pub(crate) fn validate_update(part: Part, kind: KindRef<'_>, new: &Value, old: &Value) -> FieldErrors {
     match part {
         Part::Status | Part::Approval => timonel_api::validate_status_update(kind, new, old),
+        Part::Resize => timonel_api::validate_resize(new, old),
+        Part::EphemeralContainers => timonel_api::validate_ephemeral_containers(new, old),
         _ => timonel_api::validate_update(kind, new, old),
     }
 }

@@ -51,7 +51,32 @@ async fn an_eviction_respects_its_budget() {
     let budget = world.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0), 0);
     assert!(budget["status"]["disruptedPods"]["a"].is_string());
-    assert!(world.get(&format!("{PODS}/a")).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+    let evicted = world.get(&format!("{PODS}/a")).await.expect(200);
+    assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+    let conditions = evicted["status"]["conditions"].as_array().unwrap();
+    let reason = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&reason["status"], &reason["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_change_by_resize_alone() {
+    let world = world().await;
+    let mut sized = pod("a");
+    sized["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "10m"}});
+    let made = world.post(PODS, sized).await.expect(201);
+    let name = made["spec"]["containers"][0]["name"].clone();
+    let wish = json!({"spec": {"containers": [{"name": name, "resources": {"requests": {"cpu": "20m"}}}]}});
+    assert_eq!(world.patch(&format!("{PODS}/a"), "strategic", wish.clone()).await.code, 422);
+    let path = format!("{PODS}/a/resize");
+    let resized = world.patch(&path, "strategic", wish).await.expect(200);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "20m");
+    let other = json!({"spec": {"containers": [{"name": name, "image": "other"}]}});
+    let kept = world.patch(&path, "strategic", other).await.expect(200);
+    assert_eq!(kept["spec"]["containers"][0]["image"], made["spec"]["containers"][0]["image"]);
+    let mut limited = resized;
+    limited["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "20m"}, "limits": {"cpu": "10m"}});
+    let refused = world.put(&path, limited).await;
+    assert_eq!(refused.code, 422, "{}", refused.text);
 }
 
 #[tokio::test(start_paused = true)]

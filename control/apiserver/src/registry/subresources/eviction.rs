@@ -40,8 +40,60 @@ pub(super) async fn evict(call: &Call<'_>, body: Body) -> Result<http::Answer, S
     if !ignores_budgets(&pod) {
         charge(call, &pod, &entry, &mut options).await?;
     }
+    if !options.dry_run {
+        mark(call, &mut options).await?;
+    }
     delete_named(call, namespace, name, &options).await?;
     Ok(created())
+}
+
+/// Says on the pod why it ends, before it ends: failure policies of jobs ask for it.
+async fn mark(call: &Call<'_>, options: &mut DeleteOptions) -> Result<(), Status> {
+    let name = &*call.info.name;
+    for _ in 0..MAX_RACES {
+        let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
+        if options.resource_version.as_ref().is_some_and(|asked| *asked != entry.revision.to_string()) {
+            // The deletion says what is wrong.
+            return Ok(());
+        }
+        let pod = disrupted(call.view.decode_stored(&entry)?, &strategy::timestamp(call.now));
+        let put = Put {
+            key: entry.key().clone(),
+            based_on: entry.revision,
+            value: encode(&pod, &call.view.columns),
+            lease: None,
+            beside: Vec::new(),
+        };
+        if let Some(written) = call.server.committer.put(&call.view, put).await? {
+            if let Some(version) = &mut options.resource_version {
+                *version = written.revision.to_string();
+            }
+            return Ok(());
+        }
+    }
+    Err(Status::modified(call.view.group(), call.view.plural(), name))
+}
+
+/// The pod with the condition that says so; pure.
+fn disrupted(mut pod: Value, now: &str) -> Value {
+    let generation = pod.int_at(&["metadata", "generation"]).unwrap_or(0);
+    let mut condition = Value::object();
+    for (field, text) in [
+        ("type", "DisruptionTarget"),
+        ("status", "True"),
+        ("lastTransitionTime", now),
+        ("reason", "EvictionByEvictionAPI"),
+        ("message", "Eviction API: evicting"),
+    ] {
+        condition.set_at(&[field], text);
+    }
+    condition.set_at(&["observedGeneration"], generation);
+    let conditions = pod.entry_at(&["status", "conditions"]).make_list();
+    match conditions.iter_mut().find(|known| known.str_at(&["type"]) == "DisruptionTarget") {
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+    pod
 }
 
 /// Pods that serve nobody are in no budget.
