@@ -69,7 +69,7 @@ impl AdminKubeconfig {
             server: self.server.clone(),
             ca_pem: tenant.pki.cluster_ca.cert_pem().to_owned(),
             tls_server_name: Some(tenant.server_name.clone()),
-            credential: Credential::Certificate { cert_pem: admin.cert_pem.clone(), key_pem: admin.key_pem.clone() },
+            credential: Credential::Certificate { cert_pem: admin.cert_pem, key_pem: admin.key_pem },
             namespace: None,
         };
         self.change(|file| file.set(&entry))

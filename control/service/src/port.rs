@@ -163,7 +163,7 @@ impl Port {
         let certificate =
             session.peer_certificates().and_then(|chain| chain.first()).map(|cert| cert.clone().into_owned());
         if session.alpn_protocol() == Some(TUNNEL_ALPN.as_bytes()) {
-            let node = certificate.as_deref().and_then(|cert| node_of(cert)).ok_or(io::ErrorKind::PermissionDenied)?;
+            let node = certificate.as_deref().and_then(node_of).ok_or(io::ErrorKind::PermissionDenied)?;
             tracing::info!(cluster = %tenant.server_name, %node, "tunnel");
             tenant.tunnel.serve(&node, io).await;
             return Ok(());

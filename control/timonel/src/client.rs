@@ -57,22 +57,18 @@ where
     F: Future<Output = anyhow::Result<Result<T, String>>>,
 {
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut last = None;
     loop {
-        match look().await {
+        let last = match look().await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(state)) => {
                 note(state.clone());
-                last = Some(anyhow::anyhow!(state));
+                state
             }
-            Err(error) => last = Some(error),
-        }
+            Err(error) => format!("{error:#}"),
+        };
         if Instant::now() > end {
             let ending = Ending::TimedOut { what: what.to_owned(), seconds };
-            return Err(match last {
-                Some(error) => anyhow::Error::new(ending).context(format!("last seen: {error:#}")),
-                None => ending.into(),
-            });
+            return Err(anyhow::Error::new(ending).context(format!("last seen: {last}")));
         }
         tokio::time::sleep(LOOK).await;
     }

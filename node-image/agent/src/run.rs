@@ -107,7 +107,7 @@ async fn start(args: &MachineArgs, tasks: &Tasks) -> anyhow::Result<()> {
     let (scope, to_api) = (tasks.child("proxy"), client.clone());
     tasks.spawn("proxy", OnError::EndScope, async move { timonel_proxy::run(to_api, proxy, &scope).await });
     dns(&settings, client, tasks).await?;
-    renew(args, &layout, joined, clock, tasks);
+    renew(args, &layout, &joined, clock, tasks);
     kubelet.run();
     // Dropping it would end its scope; it lives as long as the agent.
     let token = tasks.token();
@@ -222,10 +222,9 @@ fn network(client: &Client, node: &str, layout: &Layout, tasks: &Tasks) {
         while let Some(node) = nodes.next().await {
             let Ok(node) = node else { continue };
             let range = node.spec.and_then(|spec| spec.pod_cidr).and_then(|range| range.parse::<Ipv4Net>().ok());
-            if range.is_some() && range != written {
-                let text = serde_json::to_vec_pretty(&cni::config(range.expect("is some"), &state))?;
-                replace(&path, &text)?;
-                written = range;
+            if let Some(range) = range.filter(|range| written != Some(*range)) {
+                replace(&path, &serde_json::to_vec_pretty(&cni::config(range, &state))?)?;
+                written = Some(range);
             }
         }
         anyhow::Ok(())
@@ -251,7 +250,7 @@ async fn dns(settings: &NodeSettings, client: Client, tasks: &Tasks) -> anyhow::
 }
 
 /// Joins again when two thirds of the certificate's life are over, then ends the agent for a start with the new one.
-fn renew(args: &MachineArgs, layout: &Layout, joined: Joined, clock: Clock, tasks: &Tasks) {
+fn renew(args: &MachineArgs, layout: &Layout, joined: &Joined, clock: Clock, tasks: &Tasks) {
     let (metadata, layout, scope) = (args.metadata.clone(), layout.clone(), tasks.clone());
     let due = joined.at.saturating_add(jiff::SignedDuration::from_secs(joined.answer.renew_after_seconds.into()));
     tasks.spawn("certificate renewal", OnError::Log, async move {

@@ -78,7 +78,7 @@ impl Zone {
     fn add_service(&mut self, host: &str, service: &Service, slices: &[&EndpointSlice]) {
         let Some(spec) = &service.spec else { return };
         if spec.type_.as_deref() == Some("ExternalName") {
-            let alias = spec.external_name.as_deref().and_then(|target| absolute(target));
+            let alias = spec.external_name.as_deref().and_then(absolute);
             self.entry(host).alias = alias;
             return;
         }
@@ -98,7 +98,7 @@ impl Zone {
         for port in spec.ports.iter().flatten() {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             if let Ok(number) = u16::try_from(port.port) {
-                self.add_srv(host, port.name.as_deref(), protocol, number, target.clone());
+                self.add_srv(host, port.name.as_deref(), protocol, number, &target);
             }
         }
         self.entry(host).addresses = addresses;
@@ -136,12 +136,12 @@ impl Zone {
         for port in slice.ports.iter().flatten() {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             if let Some(number) = port.port.and_then(|port| u16::try_from(port).ok()) {
-                self.add_srv(host, port.name.as_deref(), protocol, number, target.clone());
+                self.add_srv(host, port.name.as_deref(), protocol, number, &target);
             }
         }
     }
 
-    fn add_srv(&mut self, host: &str, port: Option<&str>, protocol: &str, number: u16, target: Name) {
+    fn add_srv(&mut self, host: &str, port: Option<&str>, protocol: &str, number: u16, target: &Name) {
         let protocol = protocol.to_ascii_lowercase();
         let mut owners = vec![host.to_owned()];
         if let Some(port) = port.filter(|name| !name.is_empty()) {
@@ -198,6 +198,7 @@ fn reverse(address: IpAddr) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "`json!` literals read best by value")]
 mod tests {
     use super::*;
     use serde_json::json;

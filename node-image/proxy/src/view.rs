@@ -208,6 +208,7 @@ fn endpoints(slices: &[&EndpointSlice], port_name: &str, node: &NodeView) -> Vec
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "`json!` literals read best by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -17,7 +17,7 @@ pub(crate) fn test(quick: bool) -> anyhow::Result<()> {
     timed("lints", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
     })?;
-    timed("unit tests", || unit_tests())?;
+    timed("unit tests", unit_tests)?;
     if !quick {
         timed("programs", || run(cargo().args(["build", "--package", "timonel", "--package", "timonel-node"])))?;
         timed("images", || images(&programs("images").join("out")))?;

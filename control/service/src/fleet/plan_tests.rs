@@ -82,7 +82,7 @@ fn a_new_cluster_goes_step_by_step() {
     let status = written.status.clone().unwrap();
     assert_eq!((status.phase, status.network.pod_cidr.as_str()), (ClusterPhase::Provisioning, "10.128.0.0/16"));
 
-    let second = view(vec![*written.clone()], vec![], vec![]);
+    let second = view(vec![*written], vec![], vec![]);
     assert_eq!(kinds(&second), ["open"]);
 
     let mut third = second;
