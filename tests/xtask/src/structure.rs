@@ -51,7 +51,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let mut faults = layer_faults(&metadata.packages);
     let map = std::fs::read_to_string("ARCHITECTURE.md").context("ARCHITECTURE.md")?;
     faults.extend(map_faults(&map, |path| Path::new(path).exists()));
-    faults.extend(lock_faults(&std::fs::read_to_string("Cargo.lock").context("Cargo.lock")?));
+    let tree = ["tree", "--workspace", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let tree = Command::new("cargo").args(tree).output()?;
+    ensure!(tree.status.success(), "cargo tree: {}", String::from_utf8_lossy(&tree.stderr));
+    faults.extend(ban_faults(&String::from_utf8_lossy(&tree.stdout)));
     if !faults.is_empty() {
         bail!("structure:\n  {}", faults.join("\n  "));
     }
@@ -95,10 +98,11 @@ fn map_faults(map: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     faults
 }
 
-fn lock_faults(lock: &str) -> Vec<String> {
-    let names = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
-    let banned = names.filter(|name| BANNED.contains(name));
-    banned.map(|name| format!("Cargo.lock has {name}, which deny.toml bans")).collect()
+/// `tree` has one `name version` a line: what is really built, not what a lock file may mention.
+fn ban_faults(tree: &str) -> Vec<String> {
+    let names: std::collections::BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let banned = BANNED.iter().filter(|name| names.contains(**name));
+    banned.map(|name| format!("{name} is built, which deny.toml bans")).collect()
 }
 
 #[cfg(test)]
@@ -130,6 +134,6 @@ mod tests {
 
     #[test]
     fn banned_crates_are_found() {
-        assert_eq!(lock_faults("name = \"ring\"\nname = \"rings\"\n").len(), 1);
+        assert_eq!(ban_faults("ring v0.17.0\nrings v1.0.0\nring v0.17.0 (*)\n").len(), 1);
     }
 }
