@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use std::{path::Path, process::Command};
 
 /// Program (or file) and the package that brings it.
-const NEEDS: [(&str, &str); 14] = [
+const NEEDS: [(&str, &str); 11] = [
     ("cc", "gcc"),
     ("containerd", "containerd"),
     ("runc", "runc"),
@@ -14,12 +14,9 @@ const NEEDS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("conntrack", "conntrack"),
-    ("mmdebstrap", "mmdebstrap"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
-    ("/usr/bin/tini-static", "tini"),
-    ("/usr/sbin/modprobe", "kmod"),
     ("curl", "curl"),
-    ("busybox", "busybox-static"),
+    ("kubectl", "kubernetes-client"),
 ];
 /// Where programs are looked for beside `PATH`.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"];

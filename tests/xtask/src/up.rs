@@ -30,7 +30,9 @@ pub(crate) fn cargo() -> Command {
 
 /// Where a profile's programs are.
 pub(crate) fn programs(profile: &str) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from).join(profile)
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    // Tests run in folders of their own: what they are told must not depend on where this runs.
+    std::path::absolute(&target).unwrap_or(target).join(profile)
 }
 
 fn build() -> anyhow::Result<PathBuf> {
