@@ -109,6 +109,7 @@ impl Controller {
             }
             let pause = self.look().await;
             tokio::select! {
+                biased;
                 () = self.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(pause) => {}
             }

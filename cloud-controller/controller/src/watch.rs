@@ -6,16 +6,41 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::{self, Store},
+        utils::Backoff,
         watcher,
     },
 };
 use serde::de::DeserializeOwned;
-use std::{convert::Infallible, fmt::Debug, future::ready, sync::Arc};
+use std::{convert::Infallible, fmt::Debug, future::ready, sync::Arc, time::Duration};
 use timonel_runtime::{OnError, Tasks};
 use tokio::sync::Notify;
 
+/// Pauses after a failed watch. Without jitter: chance would be a source of its own, and each cluster's watches fail
+/// at their own times.
+const FIRST_RETRY: Duration = Duration::from_millis(800);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Objects asked for at once.
 const PAGE: u32 = 500;
+
+/// The next pause after a failure.
+#[derive(Debug)]
+struct Retry(Duration);
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_RETRY);
+        Some(pause)
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        self.0 = FIRST_RETRY;
+    }
+}
 
 /// A kind's objects.
 pub(crate) struct Watched<K: Resource<DynamicType = ()> + 'static>(Store<K>);
@@ -29,7 +54,7 @@ where
         let (store, writer) = reflector::store();
         let changed = Arc::clone(changed);
         let stream = watcher(api, watcher::Config::default().page_size(PAGE))
-            .default_backoff()
+            .backoff(Retry(FIRST_RETRY))
             .modify(|object| object.meta_mut().managed_fields = None)
             .reflect(writer);
         let name = format!("watch {}", K::plural(&()));

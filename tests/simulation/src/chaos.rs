@@ -25,11 +25,13 @@ pub(crate) struct Chaos {
     chance: Chance,
     due: BTreeMap<(Instant, u64), Undo>,
     serial: u64,
+    /// Whether a machine is gone without a trace. Two of a few are a mass disappearance, which waits for a person.
+    vanished: bool,
 }
 
 impl Chaos {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { chance: Chance::new(seed, "chaos"), due: BTreeMap::new(), serial: 0 }
+        Self { chance: Chance::new(seed, "chaos"), due: BTreeMap::new(), serial: 0, vanished: false }
     }
 
     fn later(&mut self, from: u64, to: u64, undo: Undo) {
@@ -44,7 +46,11 @@ impl Chaos {
                 return;
             }
             let undo = first.remove();
-            world.trace.note(format!("chaos mends {undo:?}"));
+            // A scope's own text holds addresses of memory, which no two runs share.
+            world.trace.note(match &undo {
+                Undo::Stop(_) => "chaos stops the older of two".to_owned(),
+                undo => format!("chaos mends {undo:?}"),
+            });
             match undo {
                 Undo::Start(part) => world.start(part),
                 Undo::Kubelet(node) => world.start_kubelet(&node),
@@ -83,7 +89,9 @@ impl Chaos {
                 self.later(1_000, 90_000, Undo::Reconnect(node));
             }
             8 => {
-                world.lose_machine(&node, self.chance.once_in(2));
+                let trace_left = self.vanished || self.chance.once_in(2);
+                self.vanished |= !trace_left;
+                world.lose_machine(&node, trace_left);
                 self.later(5_000, 30_000, Undo::Machine);
             }
             9 => world.compact(self.chance.between(0, 200)).await,

@@ -44,7 +44,7 @@ impl Observer {
         // The newest version seen of every kind.
         let mut seen = vec![0_u64; KINDS.len()];
         for (kind, seen) in seen.iter_mut().enumerate() {
-            *seen = self.list(kind).await;
+            *seen = self.list(kind).await.0;
             lines.push(self.watch(kind, *seen).await);
         }
         while let Some(first) = lines.next().await {
@@ -73,37 +73,46 @@ impl Observer {
                 }
                 seen[kind] = seen[kind].max(version);
                 let removed = line["type"] == "DELETED";
-                self.take(KINDS[kind].0, removed, line["object"].take());
+                let change = self.take(KINDS[kind].0, removed, line["object"].take());
+                self.check(&[change]);
             }
+            if ended.is_empty() {
+                continue;
+            }
+            tokio::time::sleep(AGAIN).await;
+            let mut changes = Vec::new();
+            let lost: Vec<usize> = ended.iter().copied().filter(|kind| seen[*kind] == 0).collect();
+            for kind in lost {
+                let (version, found) = self.list(kind).await;
+                (seen[kind], changes) = (version, [changes, found].concat());
+            }
+            // Only all of them together are a state that there was.
+            self.check(&changes);
             for kind in ended {
-                tokio::time::sleep(AGAIN).await;
-                if seen[kind] == 0 {
-                    seen[kind] = self.list(kind).await;
-                }
                 lines.push(self.watch(kind, seen[kind]).await);
             }
         }
         Ok(())
     }
 
-    /// Takes in what there is and what there is no more; returns the version of the list, 0 if there was none.
-    async fn list(&self, kind: usize) -> u64 {
+    /// Takes in what there is and what there is no more; returns the version of the list (0 if there was none) and
+    /// what differs from what was known.
+    async fn list(&self, kind: usize) -> (u64, Vec<Change>) {
         let (name, path) = KINDS[kind];
-        let Ok(request) = Request::get(path).body(Body::empty()) else { return 0 };
+        let Ok(request) = Request::get(path).body(Body::empty()) else { return (0, Vec::new()) };
         let response = self.front.server().call(request, Caller::internal("observer")).await;
-        let Ok(body) = response.into_body().collect().await else { return 0 };
+        let Ok(body) = response.into_body().collect().await else { return (0, Vec::new()) };
         let mut list: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
         let there: BTreeSet<_> = items.iter().map(key).collect();
         let known: Vec<Value> = self.snapshot.lock().of(name).cloned().collect();
-        for gone in known.into_iter().filter(|object| !there.contains(&key(object))) {
-            self.take(name, true, gone);
-        }
-        items.into_iter().for_each(|object| self.take(name, false, object));
-        version(&list)
+        let gone = known.into_iter().filter(|object| !there.contains(&key(object)));
+        let mut changes: Vec<Change> = gone.map(|object| self.take(name, true, object)).collect();
+        changes.extend(items.into_iter().map(|object| self.take(name, false, object)));
+        (version(&list), changes)
     }
 
-    fn take(&self, kind: &'static str, removed: bool, mut object: Value) {
+    fn take(&self, kind: &'static str, removed: bool, mut object: Value) -> Change {
         // Lists leave these out of their items.
         if let Some(object) = object.as_object_mut() {
             object.remove("apiVersion");
@@ -114,8 +123,12 @@ impl Observer {
         let old = if removed { snapshot.remove(kind, &object) } else { snapshot.put(kind, object.clone()) };
         let verb = if removed { "gone" } else { "is" };
         self.trace.note(format!("{} {verb} {}{}", title(kind, &object), version(&object), brief(kind, &object)));
-        let change = Change { kind, old, new: (!removed).then_some(object) };
-        for what in safety(&snapshot, &change, &self.sight.cloud()) {
+        Change { kind, old, new: (!removed).then_some(object) }
+    }
+
+    fn check(&self, changes: &[Change]) {
+        let (snapshot, cloud) = (self.snapshot.lock(), self.sight.cloud());
+        for what in changes.iter().flat_map(|change| safety(&snapshot, change, &cloud)) {
             self.trace.violated(what);
         }
     }

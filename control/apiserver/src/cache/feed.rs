@@ -15,7 +15,7 @@ use std::{
 use timonel_api::GroupResource;
 use timonel_runtime::{OnError, Tasks};
 use timonel_store::{KeyValue, RangeRequest, Revision, Store, StoreError, WatchBatch, WatchStream};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How long a read waits for the cache to reach a revision.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -44,7 +44,8 @@ pub(crate) struct Cache {
     index_field: IndexField,
     slots: ArcSwap<BTreeMap<GroupResource, Arc<Slot>>>,
     delivered: AtomicU64,
-    progress: watch::Sender<Revision>,
+    /// Wakes waiters in the order in which they came, unlike a watch channel: a simulation depends on it.
+    progress: Notify,
 }
 
 impl Cache {
@@ -64,7 +65,7 @@ impl Cache {
             index_field,
             slots: ArcSwap::default(),
             delivered: AtomicU64::new(0),
-            progress: watch::Sender::new(0),
+            progress: Notify::new(),
         });
         let stream = cache.load().await?;
         let fed = cache.clone();
@@ -156,7 +157,7 @@ impl Cache {
     fn advance(&self, revision: Revision) {
         if revision > self.delivered.load(Ordering::Acquire) {
             self.delivered.store(revision, Ordering::Release);
-            self.progress.send_replace(revision);
+            self.progress.notify_waiters();
         }
     }
 
@@ -191,11 +192,18 @@ impl Cache {
         if self.delivered() >= revision {
             return Ok(());
         }
-        let mut progress = self.progress.subscribe();
-        let reached = progress.wait_for(|now| *now >= revision);
+        let reached = async {
+            loop {
+                let progress = self.progress.notified();
+                if self.delivered() >= revision {
+                    return;
+                }
+                progress.await;
+            }
+        };
         match tokio::time::timeout(CATCH_UP, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(CacheError::Behind { asked: revision, current: self.delivered() }),
+            Ok(()) => Ok(()),
+            Err(_) => Err(CacheError::Behind { asked: revision, current: self.delivered() }),
         }
     }
 

@@ -309,6 +309,16 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_is_looked_at_again_when_a_dependent_was_let_go() {
+        let world = World::new().with(Kind::ReplicaSet, "rs", &[], &[ORPHAN], true);
+        let mut world = world.with(Kind::Pod, "p", &["rs"], &[], false);
+        world.0.graph.take_dirty();
+        let mut world = world.with(Kind::Pod, "p", &[], &[], false);
+        assert!(world.0.graph.take_dirty().contains("rs"));
+        world.check("rs", &["patch ReplicaSet default/rs"]);
+    }
+
+    #[test]
     fn orphans_are_cut_loose_before_the_owner_goes() {
         let world = World::new().with(Kind::ReplicaSet, "rs", &[], &[ORPHAN], true);
         world.check("rs", &["patch ReplicaSet default/rs"]);

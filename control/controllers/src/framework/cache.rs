@@ -34,6 +34,8 @@ pub struct Cache<K> {
     fresh: BTreeSet<Key>,
     /// Own deletions that the watch has not confirmed: key, uid, resource version at deletion.
     gone: BTreeMap<Key, (String, u64)>,
+    /// The newest resource version that the watch has delivered.
+    seen: u64,
     synced: bool,
 }
 
@@ -59,6 +61,7 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
             loading: None,
             fresh: BTreeSet::new(),
             gone: BTreeMap::new(),
+            seen: 0,
             synced: false,
         }
     }
@@ -142,12 +145,12 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
 
     pub(super) fn complete(&mut self) -> Vec<Update<K>> {
         let listed = self.loading.take().unwrap_or_default();
-        let absent: Vec<Key> = self
-            .objects
-            .keys()
-            .filter(|key| !listed.contains_key(*key) && !self.fresh.contains(*key))
-            .cloned()
-            .collect();
+        let newest = listed.values().map(|object| version(object.metadata())).max().unwrap_or(0);
+        self.seen = self.seen.max(newest);
+        let younger =
+            |(key, object): &(&Key, &Arc<K>)| self.fresh.contains(*key) && version(object.metadata()) > newest;
+        let absent = self.objects.iter().filter(|known| !listed.contains_key(known.0) && !younger(known));
+        let absent: Vec<Key> = absent.map(|(key, _)| key.clone()).collect();
         let mut updates: Vec<Update<K>> =
             absent.iter().filter_map(|key| self.drop(key)).map(|old| Update { old: Some(old), new: None }).collect();
         updates.extend(listed.into_values().filter_map(|object| self.apply(object)));
@@ -158,6 +161,7 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
 
     pub(super) fn apply(&mut self, object: Arc<K>) -> Option<Update<K>> {
         let key = Key::of(object.metadata());
+        self.seen = self.seen.max(version(object.metadata()));
         let uid = object.metadata().uid.as_deref().unwrap_or_default();
         if let Some((gone, at)) = self.gone.get(&key) {
             if gone == uid && version(object.metadata()) <= *at {
@@ -180,6 +184,7 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
 
     pub(super) fn delete(&mut self, object: &Arc<K>) -> Option<Update<K>> {
         let key = Key::of(object.metadata());
+        self.seen = self.seen.max(version(object.metadata()));
         self.gone.remove(&key);
         let known = self.objects.get(&key)?;
         if !same_object(known, object) {
@@ -192,7 +197,8 @@ impl<K: Metadata<Ty = ObjectMeta>> Cache<K> {
     pub(super) fn wrote(&mut self, object: Arc<K>) -> Option<Update<K>> {
         let meta = object.metadata();
         let key = Key::of(meta);
-        let known = self.objects.get(&key).map_or(0, |known| version(known.metadata()));
+        // Absent although the watch is past this write: it was removed since, and the answer came late.
+        let known = self.objects.get(&key).map_or(self.seen, |known| version(known.metadata()));
         if version(meta) <= known || !self.synced {
             return None;
         }
@@ -280,6 +286,24 @@ mod tests {
         assert!(cache.apply(pod("a", "1", 7)).is_none(), "older than the own write");
         assert!(cache.apply(pod("a", "1", 9)).is_none(), "the own write's echo");
         assert!(cache.apply(pod("a", "1", 10)).is_some());
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_removal_does_not_bring_the_object_back() {
+        let mut cache = cache(&[("a", "1", 5)]);
+        assert!(cache.delete(&pod("a", "1", 8)).is_some());
+        assert!(cache.wrote(pod("a", "1", 7)).is_none(), "the write before the removal");
+        assert!(cache.wrote(pod("a", "2", 9)).is_some(), "a new object of the same name");
+    }
+
+    #[test]
+    fn a_list_younger_than_an_own_write_is_right_about_it() {
+        let mut cache = cache(&[("a", "1", 5)]);
+        cache.restart();
+        assert!(cache.wrote(pod("b", "2", 6)).is_some());
+        cache.list(pod("a", "1", 7));
+        let gone: Vec<_> = cache.complete().into_iter().filter(|update| update.new.is_none()).collect();
+        assert_eq!(gone.len(), 1, "removed before the list was made");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     common::{
-        objects::{deleting, name, own_or_owner_keys, set_finalizer, uid},
+        objects::{deleting, name, namespace, own_or_owner_keys, set_finalizer, uid},
         pods::ready,
         template::pod_from,
     },
-    framework::{Action, Change, Controller, Key, Kind, Note, Plan, Target, Tone, View},
+    framework::{Action, Change, Controller, Key, Kind, Note, Object, Plan, Target, Tone, View},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -34,6 +34,9 @@ use std::{
 
 /// Pods created or deleted in one look, and finished pods noted in one status.
 const BURST: usize = 500;
+
+/// Name in the key of a namespace's pods that their job has let go while they were still counted.
+const NOBODY: &str = "";
 
 /// Runs jobs.
 #[derive(Debug)]
@@ -54,6 +57,12 @@ impl Controller for Jobs {
 
     fn keys(&self, _view: &View, change: &Change, keys: &mut Vec<Key>) {
         own_or_owner_keys(change, Kind::Job, keys);
+        if let Some(Object::Pod(pod)) = &change.new
+            && tracked(pod)
+            && !controlled(pod)
+        {
+            keys.push(Key::new(namespace(&pod.metadata), NOBODY));
+        }
     }
 
     fn plan(&self, view: &View, key: &Key, now: Timestamp) -> Plan {
@@ -70,8 +79,16 @@ impl Controller for Jobs {
     }
 }
 
+fn controlled(pod: &Pod) -> bool {
+    pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
+}
+
 /// Pods of a job that is gone need not wait for it.
 fn orphaned(view: &View, key: &Key) -> Plan {
+    if key.name == NOBODY {
+        let let_go = view.pods.orphans(&key.namespace).filter(|pod| tracked(pod));
+        return let_go.map(|pod| set_finalizer(Kind::Pod, &pod.metadata, TRACKING, false)).collect::<Vec<_>>().into();
+    }
     let ours = view.pods.in_namespace(&key.namespace).filter(|pod| {
         tracked(pod) && crate::common::objects::owner_key(&pod.metadata, Kind::Job).as_ref() == Some(key)
     });

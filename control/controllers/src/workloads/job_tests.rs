@@ -5,7 +5,7 @@ use super::{
     job_pods::{INDEX, TRACKING},
 };
 use crate::{
-    framework::{Controller, Key, View},
+    framework::{Change, Controller, Key, Object, View},
     testing::{Outline, at, object, outline},
 };
 use serde_json::{Value, json};
@@ -54,6 +54,21 @@ const CREATE: &str = "create Pod default/sum-";
 
 fn started() -> Value {
     json!({"startTime": "1970-01-01T00:10:00Z", "uncountedTerminatedPods": {}})
+}
+
+#[test]
+fn a_pod_that_its_job_let_go_is_no_longer_counted() {
+    let mut loose = pod("loose", "Succeeded", true);
+    loose["metadata"]["ownerReferences"] = json!([]);
+    let mut view = View::default();
+    for pod in [loose.clone(), pod("kept", "Running", true)] {
+        view.pods.insert(object(pod));
+    }
+    let change = Change { old: None, new: Some(Object::Pod(std::sync::Arc::new(object(loose)))) };
+    let mut keys = Vec::new();
+    Jobs.keys(&view, &change, &mut keys);
+    let lines: Vec<_> = keys.iter().flat_map(|key| outline(&Jobs.plan(&view, key, at(1000)))).map(|o| o.line).collect();
+    assert_eq!(lines, ["patch Pod default/loose"]);
 }
 
 #[test]

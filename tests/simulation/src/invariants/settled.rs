@@ -11,7 +11,9 @@ use timonel_cloud_core::InstanceState;
 pub fn settled(now: &Snapshot, cloud: &CloudLook, nodes: &BTreeSet<String>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (kind, object) in now.all() {
-        if object["metadata"]["deletionTimestamp"].is_string() {
+        if object["metadata"]["deletionTimestamp"].is_string()
+            && !(kind == "PersistentVolumeClaim" && held(now, object))
+        {
             wrong.push(format!("{} is still being removed: {}", title(kind, object), object["metadata"]["finalizers"]));
         }
     }
@@ -28,6 +30,16 @@ pub fn settled(now: &Snapshot, cloud: &CloudLook, nodes: &BTreeSet<String>) -> V
     wrong.extend(volumes(now, cloud));
     wrong.extend(namespaces(now));
     wrong
+}
+
+/// Whether a pod uses the claim: then its removal waits, however long the pod lives.
+fn held(now: &Snapshot, claim: &Value) -> bool {
+    let mut pods = now.of("Pod").filter(|pod| pod["metadata"]["namespace"] == claim["metadata"]["namespace"]);
+    pods.any(|pod| {
+        !finished(pod)
+            && list(&pod["spec"]["volumes"])
+                .any(|v| v["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"])
+    })
 }
 
 /// Objects whose owners are all gone.
