@@ -177,7 +177,7 @@ impl Kubelet {
 
     async fn beat(&mut self) {
         self.renew().await;
-        self.node().await;
+        let _ = self.node().await;
     }
 
     async fn renew(&self) {
@@ -202,15 +202,16 @@ impl Kubelet {
         }
     }
 
-    /// Reads the node; says that it lives where the API thinks otherwise or what it uses has changed.
-    async fn node(&mut self) {
+    /// Reads the node; says that it lives where the API thinks otherwise or what it uses has changed. Returns whether
+    /// the API had what is in use.
+    async fn node(&mut self) -> bool {
         let api: Api<Node> = Api::all(self.client.clone());
         let found = patiently(api.get(&self.settings.node)).await;
         if is_code(&found, 404) {
             self.register().await;
-            return;
+            return false;
         }
-        let Some(Ok(node)) = found else { return };
+        let Some(Ok(node)) = found else { return false };
         let status = node.status.unwrap_or_default();
         let attached = status.volumes_attached.unwrap_or_default();
         self.attached = attached.into_iter().map(|volume| volume.name).collect();
@@ -222,9 +223,11 @@ impl Kubelet {
                 && condition.status == "True"
                 && condition.last_heartbeat_time.as_ref().is_some_and(|time| young(time.0))
         });
-        if !fresh || shown != self.in_use {
+        let known = shown == self.in_use;
+        if !fresh || !known {
             self.report().await;
         }
+        known
     }
 
     fn take(&mut self, event: Event<Pod>) {
@@ -263,7 +266,7 @@ impl Kubelet {
         let in_use = self.volumes_in_use();
         if in_use != self.in_use {
             self.in_use = in_use;
-            self.node().await;
+            let _ = self.node().await;
         }
     }
 
@@ -329,13 +332,15 @@ impl Kubelet {
         let start_at = *local.start_at.get_or_insert_with(|| self.in_millis(300, 3_000));
         let Some(volumes) = self.volumes_of(pod).await else { return };
         local.volumes = volumes;
-        let there = local.volumes.iter().all(|volume| self.attached.contains(volume) && self.in_use.contains(volume));
         if self.now() < start_at {
             return;
         }
-        if !there {
-            self.node().await;
-            return;
+        if !local.volumes.is_empty() {
+            self.in_use.extend(local.volumes.iter().cloned());
+            // Only a look that shows the use as known says whether the volume stays attached.
+            if !self.node().await || !local.volumes.is_subset(&self.attached) {
+                return;
+            }
         }
         local.running = true;
         if policy != "Always" {

@@ -1,12 +1,13 @@
 //! Claims to volumes, and volumes back to nothing: provisioning, growth, reclaim.
 
-use super::{Index, VolumeView, handle};
+use super::{Index, VolumeMemory, VolumeView, handle};
 use crate::{
     action::{Act, Action, CloudCall, Kind, Subject},
     model::{Owner, Volume, VolumeId, VolumeOrder},
     objects::{annotation, has_finalizer, label, without_finalizer},
     quantity::{format_bytes, parse_bytes},
 };
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec},
@@ -15,8 +16,11 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+/// Listings, and the time between them, that must show a volume that nobody knows before it is removed.
+const UNKNOWN_LOOKS: u32 = 4;
+const UNKNOWN_AGE: SignedDuration = SignedDuration::from_mins(2);
 /// Keeps a PersistentVolume until its volume is gone.
 const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -180,7 +184,55 @@ fn grow(
 
 /// Volumes of ours whose claim is gone: reclaimed by their policy.
 pub(super) fn plan_persistent(view: &VolumeView<'_>, index: &Index<'_>) -> Vec<Action> {
-    view.persistent.iter().flat_map(|persistent| reclaim(view, index, persistent)).collect()
+    let each = |persistent| unplug(view, index, persistent).or_else(|| reclaim(view, index, persistent));
+    view.persistent.iter().filter_map(|persistent| each(persistent)).collect()
+}
+
+fn is_ours(view: &VolumeView<'_>, persistent: &PersistentVolume) -> bool {
+    annotation(&persistent.metadata, PROVISIONED_BY) == Some(view.config.driver.as_str())
+}
+
+fn is_named(view: &VolumeView<'_>, persistent: &PersistentVolume) -> bool {
+    let name = persistent.metadata.name.as_deref();
+    view.attachments.iter().any(|a| a.spec.source.persistent_volume_name.as_deref() == name)
+}
+
+/// A volume that is plugged in though no attachment names it: an old listing hid it when its attachment went.
+fn unplug(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolume) -> Option<Action> {
+    let volume = index.by_handle.get(handle(view.config, persistent)?)?;
+    let have = volume.attachment.as_ref()?;
+    let stray = is_ours(view, persistent) && !is_named(view, persistent);
+    let subject = Subject::of(Kind::PersistentVolume, &persistent.metadata);
+    stray.then(|| subject.call(CloudCall::DetachVolume(volume.id.clone(), have.instance.clone())))
+}
+
+/// Volumes that nobody knows: their claim went before its PersistentVolume was made. Only one that several listings
+/// show so, over a while, is removed: there may be data in it.
+pub(super) fn sweep(view: &VolumeView<'_>, observed: Timestamp, memory: &mut VolumeMemory) -> Vec<Action> {
+    let claims: BTreeSet<&str> = view.claims.iter().filter_map(|claim| claim.metadata.uid.as_deref()).collect();
+    let handles: BTreeSet<&str> = view.persistent.iter().filter_map(|volume| handle(view.config, volume)).collect();
+    let names: BTreeSet<&str> = view.persistent.iter().filter_map(|volume| volume.metadata.name.as_deref()).collect();
+    let unknown = |volume: &&Volume| {
+        let claim = volume.owner.resource.as_str();
+        volume.attachment.is_none()
+            && !claims.contains(claim)
+            && !handles.contains(volume.id.0.as_str())
+            && !names.contains(format!("pvc-{claim}").as_str())
+    };
+    let unknown: Vec<&Volume> = view.volumes.iter().filter(unknown).collect();
+    memory.unknown.retain(|id, _| unknown.iter().any(|volume| volume.id == *id));
+    let mut actions = Vec::new();
+    for volume in unknown {
+        let seen = memory.unknown.entry(volume.id.clone()).or_insert((0, observed, observed));
+        if seen.0 == 0 || observed > seen.2 {
+            *seen = (seen.0.saturating_add(1), seen.1, observed);
+        }
+        if seen.0 >= UNKNOWN_LOOKS && observed.duration_since(seen.1) >= UNKNOWN_AGE {
+            let subject = Subject::absent(Kind::PersistentVolume, &volume.name);
+            actions.push(subject.call(CloudCall::DeleteVolume(volume.id.clone())));
+        }
+    }
+    actions
 }
 
 fn reclaim(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolume) -> Option<Action> {
@@ -189,7 +241,7 @@ fn reclaim(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolu
     let phase = persistent.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     let policy = persistent.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     let deleting = persistent.metadata.deletion_timestamp.is_some();
-    let ours = annotation(&persistent.metadata, PROVISIONED_BY) == Some(view.config.driver.as_str());
+    let ours = is_ours(view, persistent);
     let held = has_finalizer(&persistent.metadata, FINALIZER);
     let release = || {
         let finalizers = without_finalizer(&persistent.metadata, FINALIZER);
@@ -201,8 +253,7 @@ fn reclaim(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolu
     if policy != Some("Delete") {
         return (deleting && held).then(release);
     }
-    let name = subject.name.as_str();
-    let used = view.attachments.iter().any(|a| a.spec.source.persistent_volume_name.as_deref() == Some(name));
+    let used = is_named(view, persistent);
     match (index.by_handle.get(id), deleting) {
         _ if used => None,
         (Some(_), _) => Some(subject.call(CloudCall::DeleteVolume(VolumeId::from(id)))),

@@ -78,11 +78,13 @@ impl Controller for Attachments {
         }
         for attachment in view.attachments.indexed(&key.name).filter(|attachment| ours(attachment)) {
             let needed = wanted.contains_key(name(&attachment.metadata));
-            if !needed && !deleting(&attachment.metadata) && !in_use(view, found, attachment) {
+            // First the kubelet is told, by a write that its own report of a use refuses; only then it is detached.
+            let told = !reported(view, found, attachment);
+            if !needed && told && !deleting(&attachment.metadata) && !in_use(view, found, attachment) {
                 plan.push(Action::delete(Target::of(Kind::VolumeAttachment, &attachment.metadata)));
             }
         }
-        plan.actions.extend(report(view, found));
+        plan.actions.extend(report(view, found, &wanted));
         plan
     }
 }
@@ -162,10 +164,18 @@ fn in_use(view: &View, node: &Node, attachment: &VolumeAttachment) -> bool {
     unique_name(view, attachment).is_some_and(|name| used.contains(&name))
 }
 
-/// Tells the kubelet which volumes are attached.
-fn report(view: &View, node: &Node) -> Option<Action> {
+/// Whether the kubelet is told that the volume is attached.
+fn reported(view: &View, node: &Node, attachment: &VolumeAttachment) -> bool {
+    let told = node.status.as_ref().and_then(|status| status.volumes_attached.as_deref()).unwrap_or_default();
+    unique_name(view, attachment).is_some_and(|name| told.iter().any(|volume| volume.name == name))
+}
+
+/// Tells the kubelet which volumes are attached and stay so.
+fn report<T>(view: &View, node: &Node, needed: &BTreeMap<String, T>) -> Option<Action> {
     let attached = view.attachments.indexed(name(&node.metadata)).filter(|attachment| {
-        !deleting(&attachment.metadata) && attachment.status.as_ref().is_some_and(|status| status.attached)
+        let stays =
+            needed.contains_key(name(&attachment.metadata)) || !ours(attachment) || in_use(view, node, attachment);
+        stays && !deleting(&attachment.metadata) && attachment.status.as_ref().is_some_and(|status| status.attached)
     });
     let mut wanted: Vec<AttachedVolume> = attached
         .filter_map(|attachment| unique_name(view, attachment))
@@ -224,6 +234,8 @@ mod tests {
         assert_eq!(lines(&without), Vec::<String>::new(), "still mounted");
         without.nodes.insert(object(json!({"metadata": {"name": "n"},
             "status": {"volumesAttached": [{"name": "kubernetes.io/csi/csi.x^h", "devicePath": ""}]}})));
+        assert_eq!(lines(&without), ["patch-status Node n"], "the kubelet is told before anything is detached");
+        without.nodes.insert(object(json!({"metadata": {"name": "n"}})));
         assert_eq!(lines(&without).len(), 1);
         assert!(lines(&without)[0].starts_with("delete VolumeAttachment csi-"));
     }
