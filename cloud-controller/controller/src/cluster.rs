@@ -18,8 +18,8 @@ use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use timonel_cloud_core::{
     Action, Balancer, Cloud, CloudResult, Instance, NodeMemory, NodeView, Route, RouteView, ServiceMemory, ServiceView,
-    StorageConfig, Volume, VolumeMemory, VolumeView, csi_driver, default_storage_class, instance_of, plan_nodes,
-    plan_pod_ranges, plan_routes, plan_services, plan_volumes, sweep_volumes,
+    StorageConfig, Volume, VolumeView, csi_driver, default_storage_class, instance_of, plan_nodes, plan_pod_ranges,
+    plan_routes, plan_services, plan_volumes,
 };
 use timonel_runtime::{Clock, OnError, Tasks};
 use tokio::sync::Notify;
@@ -62,7 +62,6 @@ struct Controller {
     observation: Option<Observation>,
     nodes: NodeMemory,
     services: ServiceMemory,
-    volumes: VolumeMemory,
 }
 
 /// Ties a cluster to its cloud for as long as `tasks` live. Returns at once.
@@ -91,7 +90,6 @@ pub fn run(client: Client, cloud: Arc<dyn Cloud>, config: CloudControllerConfig,
         observation: None,
         nodes: NodeMemory::default(),
         services: ServiceMemory::default(),
-        volumes: VolumeMemory::default(),
     };
     tasks.spawn("cloud-controller", OnError::Log, controller.control());
 }
@@ -228,7 +226,6 @@ impl Controller {
                 now,
             };
             actions.extend(plan_volumes(&view));
-            actions.extend(sweep_volumes(&view, seen.at, &mut self.volumes));
         }
         actions
     }

@@ -35,6 +35,4 @@ pub use nodes::{NodeMemory, NodeView, TAINT_SHUTDOWN, TAINT_UNINITIALIZED, insta
 pub use quantity::{format_bytes, parse_bytes};
 pub use routes::{RouteView, plan_pod_ranges, plan_routes};
 pub use services::{FINALIZER_BALANCER, ServiceMemory, ServiceView, plan_services};
-pub use volumes::{
-    StorageConfig, VolumeMemory, VolumeView, csi_driver, default_storage_class, plan_volumes, sweep_volumes,
-};
+pub use volumes::{StorageConfig, VolumeView, csi_driver, default_storage_class, plan_volumes};

@@ -9,7 +9,7 @@ mod provision;
 
 use crate::{
     action::Action,
-    model::{Instance, Volume, VolumeId},
+    model::{Instance, Volume},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -64,19 +64,6 @@ pub(crate) struct Index<'a> {
     pub(crate) nodes: BTreeMap<&'a str, &'a Node>,
     pub(crate) by_handle: BTreeMap<&'a str, &'a Volume>,
     pub(crate) by_claim: BTreeMap<&'a str, &'a Volume>,
-}
-
-/// What the sweep remembers between looks.
-#[derive(Clone, Debug, Default)]
-pub struct VolumeMemory {
-    /// Volumes that nobody knows: listings that showed them so, the first and the last.
-    unknown: BTreeMap<VolumeId, (u32, Timestamp, Timestamp)>,
-}
-
-/// Finds volumes that a crash left behind, `observed` being the time of the listing.
-#[must_use]
-pub fn sweep_volumes(view: &VolumeView<'_>, observed: Timestamp, memory: &mut VolumeMemory) -> Vec<Action> {
-    provision::sweep(view, observed, memory)
 }
 
 /// Decides what to do about every claim, volume and attachment.

@@ -115,16 +115,6 @@ impl World {
     }
 
     fn plan(&self) -> Vec<Act> {
-        self.look(plan_volumes)
-    }
-
-    /// What the sweep does of a listing made at that second.
-    fn sweep(&self, second: i64, memory: &mut VolumeMemory) -> Vec<Act> {
-        let observed = Timestamp::from_second(second).unwrap();
-        self.look(|view| sweep_volumes(view, observed, memory))
-    }
-
-    fn look(&self, plan: impl FnOnce(&VolumeView<'_>) -> Vec<Action>) -> Vec<Act> {
         let config = StorageConfig { driver: DRIVER.to_owned(), zonal: self.zonal };
         let view = VolumeView {
             cluster: "c",
@@ -138,7 +128,7 @@ impl World {
             volumes: &self.volumes,
             now: Timestamp::UNIX_EPOCH,
         };
-        plan(&view).into_iter().map(|action| action.act).collect()
+        plan_volumes(&view).into_iter().map(|action| action.act).collect()
     }
 
     fn call(&self) -> Option<CloudCall> {
@@ -286,26 +276,6 @@ fn detaching() {
         assert_eq!(world.call(), None, "{what}");
         assert!(matches!(&world.plan()[..], [Act::Patch { status: false, .. }]), "{what}: let go");
     }
-}
-
-#[test]
-fn a_volume_that_nobody_knows_goes_after_a_while() {
-    let mut world = World::bound(None);
-    (world.claims, world.persistent) = (Vec::new(), Vec::new());
-    let mut memory = VolumeMemory::default();
-    for (second, removed) in [(0, false), (60, false), (120, false), (120, false), (180, true), (240, true)] {
-        assert_eq!(!world.sweep(second, &mut memory).is_empty(), removed, "at {second}");
-    }
-    for known in [World::bound(None), World { persistent: Vec::new(), ..World::bound(None) }] {
-        for second in 0..9 {
-            assert_eq!(known.sweep(second * 60, &mut VolumeMemory::default()), []);
-            assert_eq!(known.sweep(second * 60, &mut memory), [], "known again: it starts over");
-        }
-    }
-    let mut attached = World::bound(Some(1));
-    (attached.claims, attached.persistent) = (Vec::new(), Vec::new());
-    let mut memory = VolumeMemory::default();
-    assert!((0..9).all(|second| attached.sweep(second * 60, &mut memory).is_empty()), "plugged in: somebody uses it");
 }
 
 #[test]

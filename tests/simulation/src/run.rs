@@ -8,7 +8,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Virtual seconds before the storm.
 const CALM_BEFORE: u64 = 8;
 /// Virtual seconds of storm.
-const STORM: (u64, u64) = (60, 180);
+const STORM: (u64, u64) = (40, 110);
 /// Virtual seconds in which everything has to come right: more than evictions, detachments and backoffs take.
 const CALM_AFTER: u64 = 900;
 /// Virtual seconds for which it then has to stay right.
@@ -53,10 +53,10 @@ async fn simulate(seed: u64) -> Outcome {
         tokio::time::sleep(STEP).await;
         world.network.storm(second >= CALM_BEFORE);
         chaos.mend(&mut world, false).await;
-        if second >= CALM_BEFORE && chance.once_in(12) {
+        if second >= CALM_BEFORE && chance.once_in(9) {
             chaos.strike(&mut world).await;
         }
-        if second >= CALM_BEFORE / 2 && chance.once_in(3) {
+        if second >= CALM_BEFORE / 2 && chance.once_in(2) {
             let now = world.snapshot.lock().clone();
             user.act(&now).await;
         }

@@ -5,6 +5,8 @@ use timonel_simulation::{Outcome, run};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
+/// Tests that share them, so that every processor has some.
+const PARTS: u64 = 4;
 /// Lines of the trace that a failure prints.
 const LINES: usize = 200;
 
@@ -32,14 +34,14 @@ fn log() {
     }
 }
 
-#[test]
-fn clusters_survive_storms() {
+/// Runs one part of the seeds; the first part alone runs a single one that is asked for.
+fn storms(part: u64) {
     log();
-    let seeds = match number("TIMONEL_SEED") {
-        Some(seed) => seed..seed + 1,
+    let seeds: Vec<u64> = match number("TIMONEL_SEED") {
+        Some(seed) => (part == 0).then_some(seed).into_iter().collect(),
         None => {
             let first = number("TIMONEL_FIRST").unwrap_or(0);
-            first..first + number("TIMONEL_SEEDS").unwrap_or(SEEDS)
+            (first..first + number("TIMONEL_SEEDS").unwrap_or(SEEDS)).filter(|seed| seed % PARTS == part).collect()
         }
     };
     let mut failed = Vec::new();
@@ -52,6 +54,26 @@ fn clusters_survive_storms() {
         }
     }
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+#[test]
+fn clusters_survive_storms_0() {
+    storms(0);
+}
+
+#[test]
+fn clusters_survive_storms_1() {
+    storms(1);
+}
+
+#[test]
+fn clusters_survive_storms_2() {
+    storms(2);
+}
+
+#[test]
+fn clusters_survive_storms_3() {
+    storms(3);
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Claims to volumes, and volumes back to nothing: provisioning, growth, reclaim.
 
-use super::{Index, VolumeMemory, VolumeView, handle};
+use super::{Index, VolumeView, handle};
 use crate::{
     action::{Act, Action, CloudCall, Kind, Subject},
     model::{Owner, Volume, VolumeId, VolumeOrder},
     objects::{annotation, has_finalizer, label, without_finalizer},
     quantity::{format_bytes, parse_bytes},
 };
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec},
@@ -16,11 +15,8 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// Listings, and the time between them, that must show a volume that nobody knows before it is removed.
-const UNKNOWN_LOOKS: u32 = 4;
-const UNKNOWN_AGE: SignedDuration = SignedDuration::from_mins(2);
 /// Keeps a PersistentVolume until its volume is gone.
 const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
@@ -204,35 +200,6 @@ fn unplug(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolum
     let stray = is_ours(view, persistent) && !is_named(view, persistent);
     let subject = Subject::of(Kind::PersistentVolume, &persistent.metadata);
     stray.then(|| subject.call(CloudCall::DetachVolume(volume.id.clone(), have.instance.clone())))
-}
-
-/// Volumes that nobody knows: their claim went before its PersistentVolume was made. Only one that several listings
-/// show so, over a while, is removed: there may be data in it.
-pub(super) fn sweep(view: &VolumeView<'_>, observed: Timestamp, memory: &mut VolumeMemory) -> Vec<Action> {
-    let claims: BTreeSet<&str> = view.claims.iter().filter_map(|claim| claim.metadata.uid.as_deref()).collect();
-    let handles: BTreeSet<&str> = view.persistent.iter().filter_map(|volume| handle(view.config, volume)).collect();
-    let names: BTreeSet<&str> = view.persistent.iter().filter_map(|volume| volume.metadata.name.as_deref()).collect();
-    let unknown = |volume: &&Volume| {
-        let claim = volume.owner.resource.as_str();
-        volume.attachment.is_none()
-            && !claims.contains(claim)
-            && !handles.contains(volume.id.0.as_str())
-            && !names.contains(format!("pvc-{claim}").as_str())
-    };
-    let unknown: Vec<&Volume> = view.volumes.iter().filter(unknown).collect();
-    memory.unknown.retain(|id, _| unknown.iter().any(|volume| volume.id == *id));
-    let mut actions = Vec::new();
-    for volume in unknown {
-        let seen = memory.unknown.entry(volume.id.clone()).or_insert((0, observed, observed));
-        if seen.0 == 0 || observed > seen.2 {
-            *seen = (seen.0.saturating_add(1), seen.1, observed);
-        }
-        if seen.0 >= UNKNOWN_LOOKS && observed.duration_since(seen.1) >= UNKNOWN_AGE {
-            let subject = Subject::absent(Kind::PersistentVolume, &volume.name);
-            actions.push(subject.call(CloudCall::DeleteVolume(volume.id.clone())));
-        }
-    }
-    actions
 }
 
 fn reclaim(view: &VolumeView<'_>, index: &Index<'_>, persistent: &PersistentVolume) -> Option<Action> {

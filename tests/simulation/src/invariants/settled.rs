@@ -181,10 +181,12 @@ fn volumes(now: &Snapshot, cloud: &CloudLook) -> Vec<String> {
     let handle = |volume: &Value| text(&volume["spec"]["csi"]["volumeHandle"]).to_owned();
     let wanted: BTreeSet<String> = now.of("PersistentVolume").map(handle).collect();
     let have: BTreeSet<String> = cloud.volumes.iter().map(|volume| volume.id.0.clone()).collect();
-    if wanted != have {
+    // One without PersistentVolume stays: nobody can tell whether its data was to be retained.
+    if !wanted.is_subset(&have) {
         wrong.push(format!("volumes are {have:?} and should be {wanted:?}"));
     }
-    let attached = cloud.volumes.iter().filter(|volume| volume.attachment.is_some()).count();
+    let attached = cloud.volumes.iter().filter(|volume| wanted.contains(&volume.id.0) && volume.attachment.is_some());
+    let attached = attached.count();
     let mut shown = 0;
     for attachment in now.of("VolumeAttachment") {
         shown += usize::from(attachment["status"]["attached"] == true);
