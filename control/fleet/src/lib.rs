@@ -26,6 +26,8 @@ pub struct Tables {
     pub fields: &'static str,
     /// As `resources.tsv`.
     pub resources: &'static str,
+    /// As `descriptions.tsv`.
+    pub descriptions: &'static str,
 }
 
 /// The fleet's tables.
@@ -33,6 +35,7 @@ pub const TABLES: Tables = Tables {
     types: include_str!("../tables/types.tsv"),
     fields: include_str!("../tables/fields.tsv"),
     resources: include_str!("../tables/resources.tsv"),
+    descriptions: include_str!("../tables/descriptions.tsv"),
 };
 
 /// Label on everything that belongs to a cluster: the cluster's name.
@@ -41,3 +44,36 @@ pub const LABEL_CLUSTER: &str = "timonel.io/cluster";
 pub const LABEL_POOL: &str = "timonel.io/node-pool";
 /// Finalizer by which the service tears down what stands behind a resource before it goes.
 pub const FINALIZER: &str = "timonel.io/teardown";
+
+#[cfg(test)]
+mod tests {
+    use super::TABLES;
+    use std::collections::BTreeSet;
+
+    /// Rows of a table by type and field; a type's version is left out.
+    fn keys(text: &'static str, fields: bool) -> BTreeSet<(String, &'static str)> {
+        let key = |line: &'static str| {
+            let mut cells = line.split('\t');
+            let ty = cells.next().unwrap_or_default().replace(".v1.", ".");
+            (ty, cells.next().filter(|_| fields).unwrap_or_default())
+        };
+        text.lines().skip(1).map(key).collect()
+    }
+
+    #[test]
+    fn every_type_and_field_is_described_but_those_that_all_kinds_have() {
+        let common = ["apiVersion", "kind", "metadata", "spec", "status", "items"];
+        let mut known = keys(TABLES.types, false);
+        known.extend(keys(TABLES.fields, true));
+        let described = keys(TABLES.descriptions, true);
+        assert_eq!(described.difference(&known).next(), None, "a row for nothing");
+        let kinds = keys(TABLES.types, false);
+        let left = known.difference(&described).filter(|(ty, field)| {
+            let list = ty.strip_suffix("List").is_some_and(|item| kinds.contains(&(item.to_owned(), "")));
+            !(common.contains(field) || list && field.is_empty())
+        });
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<&(String, &str)>::new());
+        let mut lines = TABLES.descriptions.lines().skip(1);
+        assert!(lines.clone().is_sorted() && lines.all(|line| line.ends_with('.') && line.is_ascii()));
+    }
+}

@@ -148,8 +148,8 @@ impl Service {
 fn fleet_scheme() -> Result<Arc<Scheme>, TableError> {
     let tables = timonel_fleet::TABLES;
     let mut builder = Scheme::kubernetes().extend();
-    builder
-        .add_tables(&Tables { types: tables.types, fields: tables.fields, ..Tables::default() }, tables.resources)?;
+    let (types, fields, descriptions) = (tables.types, tables.fields, tables.descriptions);
+    builder.add_tables(&Tables { types, fields, descriptions, ..Tables::default() }, tables.resources)?;
     Ok(builder.build())
 }
 

@@ -20,6 +20,7 @@ pub struct SchemaBuilder {
     types: Vec<TypeDef>,
     names: HashMap<Key, TypeId>,
     pending_inlines: Vec<(TypeId, u32, Vec<PendingInline>)>,
+    pub(super) descriptions: Vec<&'static str>,
 }
 
 /// An embedded message before positions are known.
@@ -94,7 +95,7 @@ impl SchemaBuilder {
                 ty.always = always;
             }
         }
-        Schema { types, names: self.names, base: self.base }
+        Schema { types, names: self.names, base: self.base, descriptions: self.descriptions }
     }
 }
 

@@ -23,7 +23,7 @@ const EXTRA_PACKAGES: [&str; 5] = [
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.Conversion",
 ];
 
-/// The text of the four tables that describe types. Empty text is an empty table.
+/// The text of the tables that describe types. Empty text is an empty table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tables {
     /// `type, kind_of, map_type, unions, gvk`.
@@ -36,6 +36,8 @@ pub struct Tables {
     /// `type, pointer, pointer_omitempty, omitempty, omitzero`: names of members, comma-separated. A member
     /// that is not listed is never left out. A type that is not listed at all has optional members only.
     pub shape: &'static str,
+    /// `type, field, description`, sorted; see the module of descriptions for what types and fields may be.
+    pub descriptions: &'static str,
 }
 
 /// A table that does not read.
@@ -86,6 +88,9 @@ impl SchemaBuilder {
     /// # Errors
     /// A line that does not read, or a type that is used and not described.
     pub fn add_tables(&mut self, tables: &Tables) -> Result<(), TableError> {
+        if !tables.descriptions.is_empty() {
+            self.descriptions.push(tables.descriptions);
+        }
         let mut proto: ProtoRows = HashMap::new();
         for row in rows("proto-only", tables.proto_only, 4) {
             let row = row?;

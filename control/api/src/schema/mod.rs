@@ -5,6 +5,7 @@
 //! kinds add types of the same form at run time. Never holds an object; never does I/O.
 
 mod build;
+mod descriptions;
 mod load;
 
 use std::collections::HashMap;
@@ -195,6 +196,8 @@ pub struct Schema {
     types: Vec<Arc<TypeDef>>,
     names: HashMap<Key, TypeId>,
     base: Option<Arc<Schema>>,
+    /// Tables of descriptions, without those of the base.
+    descriptions: Vec<&'static str>,
 }
 
 impl Schema {

@@ -12,6 +12,7 @@ pub(super) const KUBERNETES: Tables = Tables {
     fields: include_str!("../../tables/fields.tsv"),
     proto_only: include_str!("../../tables/proto-only.tsv"),
     shape: include_str!("../../tables/shape.tsv"),
+    descriptions: include_str!("../../tables/descriptions.tsv"),
 };
 
 /// The resources of Kubernetes.

@@ -124,8 +124,11 @@ pub(super) fn kind_extension(group: &str, version: &str, kind: &str) -> Json {
 mod tests {
     use super::*;
 
+    /// Bytes of all OpenAPI documents of a scheme as they are kept.
+    const MAX_KEPT: usize = 1 << 20;
+
     fn json(document: &super::super::Document) -> Json {
-        serde_json::from_slice(&document.bytes).unwrap()
+        serde_json::from_slice(&document.plain()).unwrap()
     }
 
     #[test]
@@ -155,12 +158,57 @@ mod tests {
             for version in &group.versions {
                 let text = group_document(&documents, &group.name, version).unwrap();
                 let json = json(&text);
-                let text = String::from_utf8(text.bytes.to_vec()).unwrap();
+                let text = String::from_utf8(text.plain().to_vec()).unwrap();
                 for reference in text.split("\"#/components/schemas/").skip(1) {
                     let name = reference.split('"').next().unwrap();
                     assert!(json["components"]["schemas"].get(name).is_some(), "{}/{version}: {name}", group.name);
                 }
             }
         }
+    }
+
+    /// Names in a set of schemas that say nothing about themselves.
+    fn undescribed(schemas: &Json) -> Vec<String> {
+        let silent = |schema: &Json| schema["description"].as_str().is_none_or(str::is_empty);
+        let mut missing = Vec::new();
+        for (name, schema) in schemas.as_object().unwrap() {
+            missing.extend(silent(schema).then(|| name.clone()));
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            missing.extend(properties.filter(|(_, field)| silent(field)).map(|(field, _)| format!("{name} {field}")));
+        }
+        missing
+    }
+
+    #[test]
+    fn every_schema_and_field_is_described() {
+        let documents = Documents::of(&Scheme::kubernetes());
+        let two = v2(&documents, &HeaderMap::new()).unwrap();
+        assert_eq!(two.finish(&[]).status(), 200);
+        let kept = documents.get("openapi/v2", |_| None).unwrap();
+        let two = json(&kept);
+        assert_eq!(undescribed(&two["definitions"]), [""; 0]);
+        let mut size = kept.size();
+        for group in documents.scheme.groups() {
+            for version in &group.versions {
+                let document = group_document(&documents, &group.name, version).unwrap();
+                assert_eq!(undescribed(&json(&document)["components"]["schemas"]), [""; 0], "{}", group.name);
+                size += document.size();
+            }
+        }
+        assert!(size < MAX_KEPT, "{size} bytes of documents are kept for a scheme");
+    }
+
+    #[test]
+    fn a_reference_with_a_description_is_wrapped_in_version_3_only() {
+        let documents = Documents::of(&Scheme::kubernetes());
+        let three = json(&group_document(&documents, "", "v1").unwrap());
+        let affinity = &three["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
+        assert_eq!(affinity["allOf"], json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.Affinity"}]));
+        assert!(affinity["description"].is_string() && affinity["$ref"].is_null());
+        v2(&documents, &HeaderMap::new()).unwrap();
+        let two = json(&documents.get("openapi/v2", |_| None).unwrap());
+        let affinity = &two["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
+        assert_eq!(affinity["$ref"], "#/definitions/io.k8s.api.core.v1.Affinity");
+        assert!(affinity["description"].is_string());
     }
 }

@@ -1,4 +1,5 @@
-//! Schema tables as OpenAPI schemas: names, types, defaults and the extensions that clients read. Pure.
+//! Schema tables as OpenAPI schemas: names, types, defaults, descriptions and the extensions that clients read.
+//! Pure.
 
 use super::openapi::{Dialect, kind_extension};
 use serde_json::{Map, Value as Json, json};
@@ -48,7 +49,12 @@ pub(super) fn all(scheme: &Scheme, mut needed: Needed, dialect: Dialect) -> Map<
         }
         made.insert(ty.name.to_string(), schema);
     }
-    made.extend(needed.scalars.into_iter().map(|(name, schema)| (name.to_owned(), schema)));
+    made.extend(needed.scalars.into_iter().map(|(name, mut schema)| {
+        if let Some(text) = scheme.schema().describe_name(name) {
+            schema["description"] = text.into();
+        }
+        (name.to_owned(), schema)
+    }));
     made.into_iter().collect()
 }
 
@@ -84,9 +90,12 @@ fn kinds(scheme: &Scheme) -> BTreeMap<TypeId, Vec<Json>> {
 
 fn object(scheme: &Scheme, ty: &TypeDef, needed: &mut Needed, dialect: Dialect) -> Json {
     let mut schema = json!({"type": "object"});
+    if let Some(text) = scheme.schema().describe(ty) {
+        schema["description"] = text.into();
+    }
     let mut properties = Map::new();
     for field in &ty.fields {
-        properties.insert(field.name.to_string(), property(scheme, field, needed, dialect));
+        properties.insert(field.name.to_string(), property(scheme, ty, field, needed, dialect));
     }
     if !properties.is_empty() {
         schema["properties"] = properties.into();
@@ -105,15 +114,19 @@ fn object(scheme: &Scheme, ty: &TypeDef, needed: &mut Needed, dialect: Dialect) 
     schema
 }
 
-fn property(scheme: &Scheme, field: &Field, needed: &mut Needed, dialect: Dialect) -> Json {
+fn property(scheme: &Scheme, ty: &TypeDef, field: &Field, needed: &mut Needed, dialect: Dialect) -> Json {
     let mut schema = value(scheme, &field.ty, needed, dialect);
     let default = field.default.as_ref().map(Json::from);
-    if dialect == Dialect::V3 && schema.get("$ref").is_some() && default.is_some() {
+    let text = scheme.schema().describe_field(ty, field);
+    if dialect == Dialect::V3 && schema.get("$ref").is_some() && (default.is_some() || text.is_some()) {
         // Beside a reference OpenAPI 3.0 ignores everything else.
         schema = json!({ "allOf": [schema] });
     }
     if let Some(default) = default {
         schema["default"] = default;
+    }
+    if let Some(text) = text {
+        schema["description"] = text.into();
     }
     if !field.allowed.is_empty() {
         schema["enum"] = field.allowed.iter().map(|value| value.as_str()).collect::<Vec<_>>().into();

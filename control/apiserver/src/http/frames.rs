@@ -71,6 +71,13 @@ pub(crate) fn gzip(body: Body) -> Body {
     Body::new(Gzip { body, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) })
 }
 
+/// Bytes at hand, compressed as far as it goes.
+pub(crate) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
 struct Gzip {
     body: Body,
     encoder: Option<GzEncoder<Vec<u8>>>,

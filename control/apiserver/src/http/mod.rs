@@ -7,9 +7,9 @@ mod query;
 mod request_info;
 
 pub(crate) use answer::Answer;
-pub(crate) use frames::joined;
+pub(crate) use frames::{joined, pack};
 pub(crate) use negotiate::{
-    Accept, JSON, Media, PROTOBUF, Shape, YAML, accept, accept_ranges, content, not_acceptable,
+    Accept, JSON, Media, PROTOBUF, Shape, YAML, accept, accept_ranges, content, not_acceptable, takes_gzip,
 };
 pub(crate) use query::Query;
 #[cfg(test)]
