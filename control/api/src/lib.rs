@@ -3,6 +3,7 @@
 //!
 //! Pure: values in, values out. Never reads a clock, a file, a socket or a random number.
 
+mod apply;
 mod codec;
 mod conversion;
 mod defaulting;
@@ -19,16 +20,23 @@ pub mod table;
 pub mod validation;
 mod value;
 
+pub use apply::{
+    ApplyError, Conflict, Element, FieldSet, FieldsError, MAX_MANAGER_NAME, OneVersion, Resets, Tracker, Versions,
+    entries_of_scale, entries_problem, entries_with_scale, keep_times, manager_from_user_agent, resets_of,
+    validate_manager_name,
+};
 pub use codec::{
-    DecodeError, Decoded, Envelope, FieldValidation, Finding, Limits, coerce, decode_json, decode_json_untyped,
-    decode_proto, decode_proto_body, decode_yaml, decode_yaml_untyped, encode_json, encode_json_into, encode_proto,
-    encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, is_proto, peek_kind, proto_list_head,
-    proto_list_item, seal,
+    DecodeError, Decoded, Envelope, FieldValidation, Finding, Limits, coerce, decode_json, decode_json_object,
+    decode_json_untyped, decode_proto, decode_proto_body, decode_yaml, decode_yaml_untyped, encode_json,
+    encode_json_into, encode_proto, encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, is_proto,
+    peek_kind, proto_list_head, proto_list_item, seal,
 };
 pub use conversion::{ConversionError, convert};
 pub use defaulting::{default_object, default_type};
 pub use fieldpath::{FieldError, FieldErrorKind, FieldErrors, Path, quote};
-pub use patch::{PatchError, PatchKind, apply_patch, json_patch, merge_patch, strategic_merge_patch};
+pub use patch::{
+    PatchError, PatchKind, apply_patch, decode_apply_patch, json_patch, merge_patch, strategic_merge_patch,
+};
 pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{
     Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, struct_of,

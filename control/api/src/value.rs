@@ -27,6 +27,8 @@ pub enum Value {
     List(Vec<Value>),
     /// A struct or a map.
     Object(Object),
+    /// JSON text that travels as it is: a set of owned fields (`fieldsV1`), which only server-side apply reads.
+    Raw(Box<str>),
 }
 
 /// Members sorted by name, each name once.
@@ -363,6 +365,7 @@ impl From<&Value> for serde_json::Value {
             Value::Int(number) => Self::from(*number),
             Value::Float(number) => Self::from(*number),
             Value::String(text) => Self::String(text.to_string()),
+            Value::Raw(text) => serde_json::from_str(text).unwrap_or_default(),
             Value::List(list) => Self::Array(list.iter().map(Self::from).collect()),
             Value::Object(object) => {
                 Self::Object(object.iter().map(|(key, value)| (key.to_string(), Self::from(value))).collect())
@@ -380,6 +383,10 @@ impl serde::Serialize for Value {
             Self::Int(number) => to.serialize_i64(*number),
             Self::Float(number) => to.serialize_f64(*number),
             Self::String(text) => to.serialize_str(text),
+            Self::Raw(text) => {
+                let tree: serde_json::Value = serde_json::from_str(text).map_err(serde::ser::Error::custom)?;
+                tree.serialize(to)
+            }
             Self::List(list) => {
                 let mut seq = to.serialize_seq(Some(list.len()))?;
                 for item in list {

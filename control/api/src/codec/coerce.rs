@@ -33,7 +33,7 @@ fn found(value: &Value) -> String {
         Value::Float(number) => format!("number {number}"),
         Value::String(_) => "string".into(),
         Value::List(_) => "array".into(),
-        Value::Object(_) => "object".into(),
+        Value::Object(_) | Value::Raw(_) => "object".into(),
     }
 }
 
@@ -85,6 +85,7 @@ impl Walk<'_> {
                 FieldType::SchemaOrList(id) | FieldType::SchemaOrBool(id) | FieldType::SchemaOrNames(id),
                 value @ Value::Object(_),
             ) => return self.node(&FieldType::Struct(*id), value, frame),
+            (FieldType::FieldsV1, value @ Value::Object(_)) => scalar::raw(&value),
             (FieldType::Any | FieldType::RawExtension | FieldType::FieldsV1 | FieldType::Json, value) => value,
             (ty, value) => return self.scalar(ty, value, frame),
         }))

@@ -33,6 +33,21 @@ pub fn decode_json_untyped(bytes: &[u8], limits: &Limits) -> Result<Value, Decod
     Ok(value)
 }
 
+/// Decodes the JSON of an object whose type does not matter; sets of owned fields (`metadata.managedFields`) stay
+/// text.
+///
+/// # Errors
+/// What is no JSON object, too large or too deep.
+pub fn decode_json_object(bytes: &[u8], limits: &Limits) -> Result<Value, DecodeError> {
+    let text = utf8(bytes, limits)?;
+    let schema = Schema::default();
+    let mut parser = Parser::new(&schema, &text, limits);
+    parser.text_at = Some(&["metadata", "managedFields", "fieldsV1"]);
+    let value = parser.any(&ROOT, false)?;
+    parser.lex.end()?;
+    Ok(value)
+}
+
 /// Decodes any JSON and says which members are there twice.
 pub(crate) fn decode_json_findings(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<Finding>), DecodeError> {
     let text = utf8(bytes, limits)?;
@@ -80,7 +95,7 @@ fn name_of(value: &Value) -> &'static str {
         Value::Int(_) | Value::Float(_) => "number",
         Value::String(_) => "string",
         Value::List(_) => "array",
-        Value::Object(_) => "object",
+        Value::Object(_) | Value::Raw(_) => "object",
     }
 }
 
@@ -120,6 +135,8 @@ struct Parser<'s, 't> {
     /// Members and elements of everything open, in one place each, so that each object allocates once.
     members: Vec<(u16, Key, Value)>,
     items: Vec<Value>,
+    /// Members that lead, through lists, to one that stays text; those already behind are cut off.
+    text_at: Option<&'static [&'static str]>,
 }
 
 impl<'s, 't> Parser<'s, 't> {
@@ -132,6 +149,57 @@ impl<'s, 't> Parser<'s, 't> {
             findings: Vec::new(),
             members: Vec::new(),
             items: Vec::new(),
+            text_at: None,
+        }
+    }
+
+    /// A value as text: looked at, but not kept as a tree.
+    fn raw(&mut self, frame: &Frame<'_>) -> Result<Value, DecodeError> {
+        self.lex.space();
+        let from = self.lex.offset();
+        self.skip(frame)?;
+        Ok(Value::Raw(self.lex.since(from).into()))
+    }
+
+    /// Steps over a value.
+    fn skip(&mut self, frame: &Frame<'_>) -> Result<(), DecodeError> {
+        self.lex.space();
+        match self.lex.byte() {
+            Some(b'{') => {
+                self.enter()?;
+                let mut first = true;
+                while self.lex.next_key(&mut first)?.is_some() {
+                    self.skip(frame)?;
+                }
+                self.leave();
+                Ok(())
+            }
+            _ => self.any(frame, false).map(drop),
+        }
+    }
+
+    /// A member of an object that is decoded without a type, or its text.
+    fn any_member(&mut self, key: &str, frame: &Frame<'_>, note_duplicates: bool) -> Result<Value, DecodeError> {
+        let outer = self.text_at.take();
+        match outer.and_then(<[_]>::split_first) {
+            Some((name, rest)) if *name == key => {
+                if rest.is_empty() {
+                    self.lex.space();
+                }
+                let value = if rest.is_empty() && self.lex.byte() == Some(b'{') {
+                    self.raw(frame)
+                } else {
+                    self.text_at = Some(rest);
+                    self.any(frame, note_duplicates)
+                };
+                self.text_at = outer;
+                value
+            }
+            _ => {
+                let value = self.any(frame, note_duplicates);
+                self.text_at = outer;
+                value
+            }
         }
     }
 
@@ -160,6 +228,7 @@ impl<'s, 't> Parser<'s, 't> {
                 Ok(None)
             }
             (_, FieldType::Any) => self.any(frame, true).map(Some),
+            (Some(b'{'), FieldType::FieldsV1) => self.raw(frame).map(Some),
             (_, FieldType::RawExtension | FieldType::FieldsV1 | FieldType::Json) => self.any(frame, false).map(Some),
             (
                 Some(b'{'),
@@ -222,7 +291,7 @@ impl<'s, 't> Parser<'s, 't> {
                 let start = self.members.len();
                 let mut first = true;
                 while let Some(key) = self.lex.next_key(&mut first)? {
-                    let member = self.any(&frame.then(Step::Key(&key)), note_duplicates)?;
+                    let member = self.any_member(&key, &frame.then(Step::Key(&key)), note_duplicates)?;
                     self.members.push((0, key.into(), member));
                 }
                 self.leave();

@@ -19,6 +19,7 @@ pub fn encode_json_into(value: &Value, out: &mut Vec<u8>) {
         Value::Int(number) => integer(*number, out),
         Value::Float(number) => float(*number, out),
         Value::String(text) => string(text, out),
+        Value::Raw(text) => out.extend_from_slice(text.as_bytes()),
         Value::List(list) => {
             out.push(b'[');
             for (at, item) in list.iter().enumerate() {

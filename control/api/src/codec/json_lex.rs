@@ -43,6 +43,16 @@ impl<'t> Lexer<'t> {
         Self { text, bytes: text.as_bytes(), at: 0 }
     }
 
+    /// How far the text is read.
+    pub(super) fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// The text from an earlier offset to here.
+    pub(super) fn since(&self, from: usize) -> &'t str {
+        &self.text[from..self.at]
+    }
+
     /// Steps over a byte that was looked at.
     pub(super) fn skip(&mut self) {
         self.at += 1;

@@ -19,7 +19,7 @@ mod yaml;
 pub use coerce::coerce;
 pub use error::{DecodeError, FieldValidation, Finding};
 pub(crate) use json_decode::decode_json_findings;
-pub use json_decode::{decode_json, decode_json_untyped, peek_kind};
+pub use json_decode::{decode_json, decode_json_object, decode_json_untyped, peek_kind};
 pub use json_encode::{encode_json, encode_json_into};
 pub use proto_decode::{Envelope, decode_proto, decode_proto_body, is_proto};
 pub use proto_encode::{

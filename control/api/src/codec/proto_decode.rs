@@ -280,7 +280,10 @@ impl Walk<'_> {
                 Some(raw) if is_proto(raw) => {
                     return Err(DecodeError::Content("protobuf within a raw extension".into()));
                 }
-                Some(raw) => decode_json_untyped(raw, &Limits { depth: self.depth, ..*self.limits })?,
+                Some(raw) => {
+                    let tree = decode_json_untyped(raw, &Limits { depth: self.depth, ..*self.limits })?;
+                    if *ty == FieldType::FieldsV1 && tree.as_object().is_some() { scalar::raw(&tree) } else { tree }
+                }
             },
         })
     }

@@ -104,6 +104,12 @@ pub(super) fn float(number: f64) -> Value {
     Value::Float(number)
 }
 
+/// A tree as the text that it is written as.
+pub(super) fn raw(value: &Value) -> Value {
+    let text = crate::encode_json(value);
+    Value::Raw(String::from_utf8_lossy(&text).into())
+}
+
 /// Whether Go would leave this member out.
 pub(super) fn is_left_out(field: &Field, value: &Value) -> bool {
     if field.pointer || !field.omit_empty {
@@ -117,6 +123,7 @@ pub(super) fn is_left_out(field: &Field, value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::List(list) => list.is_empty(),
         Value::Object(object) => object.is_empty() && matches!(field.ty, FieldType::Map(_)),
+        Value::Raw(_) => false,
     }
 }
 

@@ -108,7 +108,7 @@ fn is_zero(value: &Value) -> bool {
         Value::Float(number) => *number == 0.0,
         Value::String(text) => text.is_empty(),
         Value::List(list) => list.is_empty(),
-        Value::Object(_) => false,
+        Value::Object(_) | Value::Raw(_) => false,
     }
 }
 

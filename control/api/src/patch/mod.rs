@@ -2,8 +2,7 @@
 //! patch, all on [`Value`]. Whatever a patch makes is brought into form by the schema and defaulted, as a body
 //! that came whole would be.
 //!
-//! Server-side apply goes beside these, as a module of its own over the same schema: fields say in
-//! [`crate::ListKind`] and [`crate::Field::atomic`] what is owned as one. It is not here yet.
+//! Server-side apply is a module of its own ([`crate::Tracker`]); only its body is read here.
 
 mod json;
 mod merge;
@@ -106,6 +105,33 @@ fn read(patch: &[u8], limits: &Limits) -> Result<(Value, Vec<Finding>), PatchErr
     decode_yaml_untyped(patch, limits)
         .map(|value| (value, Vec::new()))
         .map_err(|error| PatchError::BadRequest(format!("error decoding patch: {error}")))
+}
+
+/// Reads an applied object (YAML, of which JSON is a part), and says which members are there twice.
+///
+/// # Errors
+/// What is no YAML, or no object.
+pub fn decode_apply_patch(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<String>), DecodeError> {
+    let starts_as_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    let (value, findings) = match decode_json_findings(bytes, limits) {
+        Ok(read) if starts_as_json => read,
+        _ => (decode_yaml_untyped(bytes, limits)?, Vec::new()),
+    };
+    match value {
+        Value::Object(_) => Ok((value, findings.iter().map(ToString::to_string).collect())),
+        Value::Null => Ok((Value::object(), Vec::new())),
+        other => {
+            let found = match other {
+                Value::List(_) => "array",
+                Value::String(_) | Value::Raw(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            Err(DecodeError::Yaml(format!(
+                "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+            )))
+        }
+    }
 }
 
 #[cfg(test)]

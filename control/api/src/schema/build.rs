@@ -127,6 +127,7 @@ impl Field {
             omit_empty: true,
             list: super::ListKind::Atomic,
             atomic: false,
+            granular: false,
             patch: super::PatchStrategy::default(),
             proto: 0,
         }

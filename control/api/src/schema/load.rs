@@ -128,7 +128,11 @@ impl SchemaBuilder {
         for row in rows("fields", text, 13) {
             let row = row?;
             let ty = self.field_type(row[2])?;
-            let (pointer, omit_empty) = shapes.of(row[0], row[1]);
+            let (pointer, mut omit_empty) = shapes.of(row[0], row[1]);
+            if matches!(ty, FieldType::Time | FieldType::MicroTime) && !pointer {
+                // Go leaves a time out for being zero, not for being empty.
+                omit_empty = shapes.is_left_out_when_zero(row[0], row[1]);
+            }
             let mut field = Field {
                 name: Key::const_new(row[1]),
                 ty,
@@ -142,6 +146,7 @@ impl SchemaBuilder {
                 omit_empty,
                 list: list_kind(row[8], row[9]),
                 atomic: row[10] == "atomic",
+                granular: row[10] == "granular",
                 patch: patch_strategy(row[11], row[12]),
                 proto: number("fields", row[6])?,
             };
@@ -337,6 +342,10 @@ fn patch_strategy(strategy: &str, key: &'static str) -> PatchStrategy {
 struct Shapes(HashMap<&'static str, [&'static str; 4]>);
 
 impl Shapes {
+    fn is_left_out_when_zero(&self, ty: &str, field: &str) -> bool {
+        self.0.get(ty).is_none_or(|columns| columns[3].split(',').any(|name| name == field))
+    }
+
     fn of(&self, ty: &str, field: &str) -> (bool, bool) {
         let Some(columns) = self.0.get(ty) else { return (true, true) };
         let listed = |at: usize| columns[at].split(',').any(|name| name == field);

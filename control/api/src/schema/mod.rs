@@ -114,6 +114,8 @@ pub struct Field {
     pub list: ListKind,
     /// Whether a map or struct is owned and replaced as a whole under server-side apply.
     pub atomic: bool,
+    /// Whether it is owned member by member although its type is owned as a whole elsewhere.
+    pub granular: bool,
     /// How strategic merge patch treats it.
     pub patch: PatchStrategy,
     /// Its number in protobuf, 0 when it has none of its own in this message.

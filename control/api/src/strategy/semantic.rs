@@ -13,6 +13,7 @@ pub fn semantic_zero(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::List(list) => list.is_empty(),
         Value::Object(object) => object.iter().all(|(_, value)| semantic_zero(value)),
+        Value::Raw(_) => false,
     }
 }
 

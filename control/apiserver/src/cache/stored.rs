@@ -6,7 +6,7 @@
 //! revision is spliced in and `,{` put before, so that a list is its items joined without a copy of their own.
 
 use bytes::{BufMut, Bytes};
-use timonel_api::{Limits, Object, Value, decode_json_untyped, encode_json_into, field_value};
+use timonel_api::{Limits, Object, Value, decode_json_object, encode_json_into, field_value};
 use timonel_store::Revision;
 
 /// First byte of every stored object; another one means a form that this program does not know.
@@ -183,7 +183,7 @@ impl Packed {
 
     /// The object as a tree, `resourceVersion` included, `apiVersion` and `kind` not.
     pub(super) fn decode(&self) -> Result<Value, StoredError> {
-        decode_json_untyped(&self.item_ref()[1..], &LIMITS).map_err(|_| StoredError::Body)
+        decode_json_object(&self.item_ref()[1..], &LIMITS).map_err(|_| StoredError::Body)
     }
 
     /// Whether this is what `stored` would be, its revision aside.

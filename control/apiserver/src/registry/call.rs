@@ -5,6 +5,7 @@ use crate::{
     ApiServer,
     admission::{AdmissionError, AdmissionRequest, Operation, PairedWrite},
     authn::User,
+    authz::{Attributes, forbidden_message},
     body::{Body, ReadError},
     http::{Accept, Media, Query, RequestInfo},
 };
@@ -71,13 +72,25 @@ impl Call<'_> {
         Ok(asked)
     }
 
-    fn options_kind(&self) -> &'static str {
+    pub(super) fn options_kind(&self) -> &'static str {
         match &*self.info.verb {
             "create" => "CreateOptions",
             "update" => "UpdateOptions",
             "patch" => "PatchOptions",
             _ => "DeleteOptions",
         }
+    }
+
+    /// Whether the user may also create what a change of it would have to create.
+    pub(super) fn authorize_create(&self) -> Result<(), Status> {
+        let attributes = Attributes { verb: "create", ..self.info.attributes() };
+        let server = self.server;
+        let decision = server.authorizer.authorize(self.user, &attributes, server.lookup.as_ref());
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        let message = forbidden_message(self.user, &attributes, decision.reason());
+        Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, &message))
     }
 
     /// What to do about fields that do not belong.

@@ -3,7 +3,7 @@
 use super::{
     call::{Call, read_body},
     commit::Put,
-    paired,
+    owners, paired,
 };
 use crate::{
     admission::Operation,
@@ -14,7 +14,7 @@ use crate::{
 };
 use std::sync::Arc;
 use timonel_api::{
-    Status, Value,
+    Status, Value, entries_problem,
     strategy::{GENERATED_SUFFIX, fill_system_fields, generate_name, prepare_create},
 };
 
@@ -36,6 +36,7 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, 
     let mut object = call.decode_object(content(call.headers)?, &bytes)?;
     check_namespace(call, &mut object)?;
     rules::apply_defaults(&call.view.scheme, &call.view.resource, &mut object);
+    owners::Owners::new(call)?.create(&mut object);
     let object = call.view.absorb(object)?;
     let written = create_object(call, object).await?;
     super::answer::written(call, written, 201)
@@ -68,11 +69,10 @@ pub(crate) async fn create_object(call: &Call<'_>, object: Value) -> Result<Writ
 
 /// One attempt; `None` when something that is written beside (a quota, an address) was changed by others.
 async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, Status> {
-    call.mutate(Operation::Create, &mut object, None)?;
+    mutate(call, Operation::Create, &mut object, None)?;
     let kind = call.view.kind();
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
     prepare_create(kind, &mut object, call.now);
-    object.remove_at(&["metadata", "managedFields"]);
     name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);
@@ -96,6 +96,31 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
         None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),
         None => Ok(None),
     }
+}
+
+/// Runs the mutating half of admission; entries of owners that it leaves broken are put back.
+pub(super) fn mutate(
+    call: &Call<'_>,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    const ENTRIES: [&str; 2] = ["metadata", "managedFields"];
+    let before = object.at(&ENTRIES).cloned();
+    call.mutate(operation, object, old)?;
+    if object.at(&ENTRIES) == before.as_ref() {
+        return Ok(());
+    }
+    if let Some(problem) = entries_problem(object) {
+        call.warn(format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {problem}"
+        ));
+        match before {
+            Some(before) => object.set_at(&ENTRIES, before),
+            None => drop(object.remove_at(&ENTRIES)),
+        }
+    }
+    Ok(())
 }
 
 fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {

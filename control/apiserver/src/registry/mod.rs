@@ -1,10 +1,11 @@
 //! Every operation on every resource: create, read, list, watch, update, patch, delete, and the subresources.
 //!
 //! What differs between kinds is data or a small function in `timonel-api`; here is the one path they share.
-//! Custom resources, webhooks, server-side apply and aggregation join this path: dynamic views in
-//! [`resources`], webhooks in [`call`]'s two halves of admission, apply as one more change in [`patch`].
+//! Custom resources, webhooks and aggregation join this path: dynamic views in [`resources`], webhooks in
+//! [`call`]'s two halves of admission. Apply is one more change in [`patch`]; [`owners`] writes down who owns what.
 
 mod answer;
+mod apply;
 mod bootstrap;
 mod call;
 mod commit;
@@ -13,6 +14,7 @@ mod create;
 mod delete;
 mod events;
 mod list_options;
+mod owners;
 mod paired;
 mod patch;
 mod read;

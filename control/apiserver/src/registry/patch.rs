@@ -1,38 +1,62 @@
-//! PATCH: three kinds of patches as changes of the object in the request's version.
+//! PATCH: three kinds of patches, and apply, as changes of the object in the request's version.
 
 use super::{
+    apply,
     call::{Call, check_kind, read_body},
+    owners::{self, Owners},
     update::{self, Change, Part},
 };
 use crate::{body::Body, http, rules};
 use bytes::Bytes;
 use timonel_api::{Limits, PatchKind, Status, Value, apply_patch, decode_json_untyped};
 
-const ACCEPTED: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const ACCEPTED: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    apply::CONTENT_TYPE,
+];
+/// The same for custom resources, whose lists have no merge keys.
+const ACCEPTED_CUSTOM: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", apply::CONTENT_TYPE];
 
 /// Answers PATCH.
 pub(crate) async fn patch(call: &Call<'_>, part: Part, body: Body) -> Result<http::Answer, Status> {
-    let kind = kind(call)?;
+    let form = form(call, call.view.resource.custom)?;
+    owners::check_patch(call, form == Form::Apply)?;
     call.field_validation()?;
     let bytes = read_body(body).await?;
-    update::modify(call, part, &Patched { call, kind, bytes }).await
+    match form {
+        Form::Apply => update::modify(call, part, &apply::Applied::new(call, &bytes)?).await,
+        Form::Patch(kind) => {
+            update::modify(call, part, &Patched { call, kind, bytes, owners: Owners::new(call)? }).await
+        }
+    }
 }
 
-/// Server-side apply (`application/apply-patch+yaml`) has its place here; until it is served, clients learn that
-/// from the answer.
-fn kind(call: &Call<'_>) -> Result<PatchKind, Status> {
-    let custom = call.view.resource.custom;
+/// What a body of PATCH is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Patch(PatchKind),
+    Apply,
+}
+
+/// What the request says its body is.
+pub(super) fn form(call: &Call<'_>, custom: bool) -> Result<Form, Status> {
     let header = call.headers.get(::http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let kind = PatchKind::parse(header.split(';').next().unwrap_or("").trim());
-    let kind = kind.filter(|kind| !custom || *kind != PatchKind::Strategic);
-    kind.ok_or_else(|| Status::unsupported_media_type(if custom { &ACCEPTED[..2] } else { &ACCEPTED }))
+    let name = header.split(';').next().unwrap_or("").trim();
+    if name == apply::CONTENT_TYPE {
+        return Ok(Form::Apply);
+    }
+    let kind = PatchKind::parse(name).filter(|kind| !custom || *kind != PatchKind::Strategic);
+    let accepted: &[&str] = if custom { &ACCEPTED_CUSTOM } else { &ACCEPTED };
+    kind.map(Form::Patch).ok_or_else(|| Status::unsupported_media_type(accepted))
 }
 
 struct Patched<'a> {
     call: &'a Call<'a>,
     kind: PatchKind,
     bytes: Bytes,
+    owners: Owners<'a>,
 }
 
 impl Change for Patched<'_> {
@@ -45,10 +69,11 @@ impl Change for Patched<'_> {
         warnings.into_iter().for_each(|warning| self.call.warn(warning));
         check_kind(&new, &view.resource.api_version(), &view.resource.kind)?;
         update::check_names(self.call, &mut new)?;
+        self.owners.update(old, &mut new);
         Ok(new)
     }
 
-    fn new_object(&self) -> Option<Value> {
+    fn new_object(&self) -> Option<Result<Value, Status>> {
         None
     }
 

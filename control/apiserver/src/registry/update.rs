@@ -4,8 +4,10 @@ use super::{
     answer,
     call::{Call, read_body},
     commit::Put,
-    create::{Written, check_namespace, create_object},
-    delete, paired,
+    create::{Written, check_namespace, create_object, mutate},
+    delete,
+    owners::Owners,
+    paired,
 };
 use crate::{
     admission::Operation,
@@ -15,7 +17,7 @@ use crate::{
     rules,
 };
 use std::sync::Arc;
-use timonel_api::{FieldErrors, Path, Status, Value, strategy};
+use timonel_api::{FieldErrors, Path, Status, Value, keep_times, strategy};
 
 /// Attempts of a change that names no resource version.
 const MAX_RACES: usize = 24;
@@ -50,25 +52,36 @@ impl Part {
 pub(crate) trait Change: Send + Sync {
     fn change(&self, old: &Value) -> Result<Value, Status>;
     /// What is created when there is nothing to change.
-    fn new_object(&self) -> Option<Value>;
+    fn new_object(&self) -> Option<Result<Value, Status>>;
+    /// Whether it creates what other changes would not.
+    fn creates(&self) -> bool {
+        false
+    }
     /// Whether a lost race is worth another look although the object names a resource version: a patch that
     /// does not name one itself.
     fn retries(&self) -> bool;
 }
 
-struct Replace(Value);
+struct Replace<'a> {
+    object: Value,
+    owners: Owners<'a>,
+}
 
-impl Change for Replace {
-    fn change(&self, _: &Value) -> Result<Value, Status> {
-        Ok(self.0.clone())
+impl Change for Replace<'_> {
+    fn change(&self, old: &Value) -> Result<Value, Status> {
+        let mut new = self.object.clone();
+        self.owners.update(old, &mut new);
+        Ok(new)
     }
 
-    fn new_object(&self) -> Option<Value> {
-        Some(self.0.clone())
+    fn new_object(&self) -> Option<Result<Value, Status>> {
+        let mut new = self.object.clone();
+        self.owners.create(&mut new);
+        Some(Ok(new))
     }
 
     fn retries(&self) -> bool {
-        self.0.str_at(&["metadata", "resourceVersion"]).is_empty()
+        self.object.str_at(&["metadata", "resourceVersion"]).is_empty()
     }
 }
 
@@ -78,7 +91,7 @@ pub(crate) async fn update(call: &Call<'_>, part: Part, body: Body) -> Result<ht
     let mut object = call.decode_object(content(call.headers)?, &bytes)?;
     check_names(call, &mut object)?;
     rules::apply_defaults(&call.view.scheme, &call.view.resource, &mut object);
-    modify(call, part, &Replace(object)).await
+    modify(call, part, &Replace { object, owners: Owners::new(call)? }).await
 }
 
 /// The object's name and namespace are the request's.
@@ -126,10 +139,12 @@ pub(crate) async fn modify_object(call: &Call<'_>, part: Part, change: &dyn Chan
 
 async fn create_instead(call: &Call<'_>, part: Part, change: &dyn Change) -> Result<(Written, bool), Status> {
     let missing = || call.view.not_found(&call.info.name);
-    if part != Part::Main || !strategy::allows_create_on_update(call.view.kind()) {
+    let main = part == Part::Main && call.info.subresource.is_empty();
+    if !main || !(change.creates() || strategy::allows_create_on_update(call.view.kind())) {
         return Err(missing());
     }
-    let object = change.new_object().ok_or_else(missing)?;
+    let object = change.new_object().ok_or_else(missing)??;
+    call.authorize_create()?;
     if !object.str_at(&["metadata", "uid"]).is_empty() {
         let why = format!(
             "Precondition failed: UID in precondition: {}, UID in object meta: ",
@@ -162,8 +177,9 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     }
     check_uid(call, &new, &old)?;
     prepare(call, part, &mut new, &old);
-    call.mutate(Operation::Update, &mut new, Some(&old))?;
+    mutate(call, Operation::Update, &mut new, Some(&old))?;
     prepare_again(&mut new, &old);
+    keep_times(&old, &mut new);
     let allocated = if part == Part::Main {
         call.server.services.on_update(call, &mut new, &old).await?
     } else {
@@ -220,7 +236,6 @@ fn check_uid(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Status> {
 }
 
 fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) {
-    new.remove_at(&["metadata", "managedFields"]);
     match part {
         Part::Main => strategy::prepare_update(call.view.kind(), new, old),
         Part::Status => strategy::prepare_status_update(call.view.kind(), new, old, call.now),

@@ -176,7 +176,7 @@ async fn three_kinds_of_patches() {
         ("json", json!([{"op": "test", "path": "/metadata/labels/x", "value": "z"}]), 422),
         ("merge", json!({"metadata": {"resourceVersion": "1"}}), 409),
         ("merge", json!({"metadata": {"name": "b"}}), 400),
-        ("application/apply-patch+yaml", json!({}), 415),
+        ("application/apply-patch+yaml", json!({}), 422),
         ("merge", json!({"spec": {"nodeName": "n"}}), 422),
     ] {
         let answer = world.patch(&path, kind, patch).await;

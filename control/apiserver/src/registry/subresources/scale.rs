@@ -4,15 +4,19 @@ use crate::{
     body::Body,
     http::{Answer, content},
     registry::{
+        apply,
         call::{Call, check_kind, read_body},
         create::Written,
+        owners,
+        patch::{self, Form},
         update::{self, Change, Part},
     },
     rules,
 };
 use bytes::Bytes;
 use timonel_api::{
-    FieldErrors, Gvk, LabelSelector, Limits, Object, PatchKind, Path, Status, TypeId, Value, apply_patch,
+    FieldErrors, Gvk, LabelSelector, Limits, Object, OneVersion, PatchKind, Path, Resets, Status, Tracker, TypeId,
+    Value, apply_patch, entries_of_scale, entries_with_scale, strategy,
 };
 
 fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
@@ -45,11 +49,19 @@ pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status
         }
         Wish::Whole(value)
     } else {
-        let header = call.headers.get(::http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let kind = PatchKind::parse(header.split(';').next().unwrap_or("").trim());
-        Wish::Patch(kind.ok_or_else(|| Status::unsupported_media_type(&[]))?, bytes)
+        let form = patch::form(call, false)?;
+        owners::check_patch(call, form == Form::Apply)?;
+        match form {
+            Form::Patch(kind) => Wish::Patch(kind, bytes),
+            Form::Apply => {
+                let (config, findings) = apply::read(&bytes)?;
+                apply::check_findings(call, &findings)?;
+                Wish::Apply(config)
+            }
+        }
     };
-    let (written, _) = update::modify_object(call, Part::Main, &Scaled { call, ty, wish }).await?;
+    let (written, _) =
+        update::modify_object(call, Part::Main, &Scaled { call, ty, wish, manager: owners::manager(call)? }).await?;
     let object = match written {
         Written::Stored(entry) => call.view.decode(&entry)?,
         Written::DryRun(object) => call.view.present(*object)?,
@@ -60,28 +72,71 @@ pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status
 enum Wish {
     Whole(Value),
     Patch(PatchKind, Bytes),
+    Apply(Value),
 }
 
 struct Scaled<'a> {
     call: &'a Call<'a>,
     ty: TypeId,
     wish: Wish,
+    manager: String,
+}
+
+/// Where a kind's versions have the number of replicas.
+fn replicas_path(call: &Call<'_>, api_version: &str) -> Option<Vec<String>> {
+    let view = &call.view;
+    view.scheme.views_of(&view.resource.storage).find(|other| other.api_version() == api_version)?;
+    Some(vec!["spec".into(), "replicas".into()])
+}
+
+impl Scaled<'_> {
+    /// The new scale, with the entries of its owners.
+    fn scale(&self, old: &Value) -> Result<Value, Status> {
+        let (call, limits) = (self.call, Limits::default());
+        let scheme = &call.view.scheme;
+        let mut live = scale_of(old);
+        if let Some(entries) = entries_of_scale(old, &|version| replicas_path(call, version)) {
+            live.set_at(&["metadata", "managedFields"], entries);
+        }
+        let now = strategy::timestamp(call.now);
+        let tracker = Tracker {
+            schema: scheme.schema(),
+            ty: self.ty,
+            api_version: "autoscaling/v1",
+            kind: "Scale",
+            subresource: "scale",
+            resets: &Resets::None,
+            versions: &OneVersion,
+            now: &now,
+        };
+        let mut scale = match &self.wish {
+            Wish::Whole(scale) => scale.clone(),
+            Wish::Patch(kind, patch) => {
+                let validation = call.field_validation()?;
+                let patched = apply_patch(scheme, self.ty, live.clone(), *kind, patch, validation, &limits);
+                patched.map_err(|error| rules::patch_status(&error))?.0
+            }
+            Wish::Apply(config) => {
+                let force = call.query.flag("force");
+                return apply::applied(scheme, &tracker, &live, config, &self.manager, force);
+            }
+        };
+        tracker.update(&live, &mut scale, &self.manager);
+        Ok(scale)
+    }
 }
 
 impl Change for Scaled<'_> {
     fn change(&self, old: &Value) -> Result<Value, Status> {
-        let scale = match &self.wish {
-            Wish::Whole(scale) => scale.clone(),
-            Wish::Patch(kind, patch) => {
-                let validation = self.call.field_validation()?;
-                let (scheme, limits) = (&self.call.view.scheme, Limits::default());
-                let patched = apply_patch(scheme, self.ty, scale_of(old), *kind, patch, validation, &limits);
-                patched.map_err(|error| rules::patch_status(&error))?.0
-            }
-        };
+        let scale = self.scale(old)?;
         check(&scale)?;
         let mut new = old.clone();
         new.set_at(&["spec", "replicas"], scale.int_at(&["spec", "replicas"]).unwrap_or(0));
+        let api_version = self.call.view.resource.api_version();
+        match entries_with_scale(old, &scale, &api_version, &|version| replicas_path(self.call, version)) {
+            Some(entries) => new.set_at(&["metadata", "managedFields"], entries),
+            None => drop(new.remove_at(&["metadata", "managedFields"])),
+        }
         for field in ["resourceVersion", "uid"] {
             let asked = scale.str_at(&["metadata", field]);
             if asked.is_empty() {
@@ -93,7 +148,7 @@ impl Change for Scaled<'_> {
         Ok(new)
     }
 
-    fn new_object(&self) -> Option<Value> {
+    fn new_object(&self) -> Option<Result<Value, Status>> {
         None
     }
 
@@ -101,6 +156,7 @@ impl Change for Scaled<'_> {
         match &self.wish {
             Wish::Whole(scale) => scale.str_at(&["metadata", "resourceVersion"]).is_empty(),
             Wish::Patch(..) => true,
+            Wish::Apply(config) => config.str_at(&["metadata", "resourceVersion"]).is_empty(),
         }
     }
 }
