@@ -165,6 +165,12 @@ impl Hub {
         }
     }
 
+    /// Everything up to `revision` has been told, though nothing of it was watched here.
+    pub(crate) fn advance(&self, revision: Revision) {
+        let mut watchers = self.watchers.lock();
+        watchers.revision = watchers.revision.max(revision);
+    }
+
     pub(crate) fn request_progress(&self, range: &KeyRange) {
         let watchers = self.watchers.lock();
         for queue in watchers.queues.values().filter(|queue| range.covers(&queue.range)) {

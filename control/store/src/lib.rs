@@ -4,6 +4,7 @@
 //! bytes.
 
 mod embedded;
+mod etcd;
 mod evaluate;
 mod hub;
 mod index;
@@ -18,6 +19,7 @@ mod suite;
 mod types;
 
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
+pub use etcd::{EtcdConfig, EtcdConfigError, EtcdError, EtcdMember, EtcdStore, EtcdTls, EtcdUser};
 pub use evaluate::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_CHANGES, MAX_TXN_OPS, MAX_VALUE_BYTES};
 pub use hub::WatchLimits;
 pub use leases::MAX_LEASE_SECONDS;

@@ -137,6 +137,18 @@ pub struct TxnResult {
     pub results: Vec<OpResult>,
 }
 
+impl TxnResult {
+    /// Whether it changed anything, so that [`Self::revision`] is its own.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.results.iter().any(|result| match result {
+            OpResult::Put(_) => true,
+            OpResult::Deleted(found) => !found.is_empty(),
+            OpResult::Got(_) => false,
+        })
+    }
+}
+
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {

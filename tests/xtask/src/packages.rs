@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use std::{path::Path, process::Command};
 
 /// Program (or file) and the package that brings it.
-const NEEDS: [(&str, &str); 11] = [
+const NEEDS: [(&str, &str); 12] = [
     ("cc", "gcc"),
     ("containerd", "containerd"),
     ("runc", "runc"),
@@ -16,6 +16,7 @@ const NEEDS: [(&str, &str); 11] = [
     ("conntrack", "conntrack"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("curl", "curl"),
+    ("etcd", "etcd-server"),
     ("kubectl", "kubernetes-client"),
 ];
 /// Where programs are looked for beside `PATH`.
