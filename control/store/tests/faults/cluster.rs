@@ -15,12 +15,12 @@ use tokio::{
     sync::watch,
 };
 
-pub const MEMBERS: usize = 3;
+pub(crate) const MEMBERS: usize = 3;
 const RELAY_BYTES: usize = 64 << 10;
 
 /// What a relay does with what passes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     Open,
     /// Keeps everything until it opens again, as a partition does that heals.
     Held,
@@ -28,39 +28,39 @@ pub enum Way {
     Cut,
 }
 
-pub struct Member {
+pub(crate) struct Member {
     child: Option<Child>,
     arguments: Vec<String>,
     way: watch::Sender<Way>,
 }
 
 impl Member {
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let program = std::env::var("TIMONEL_ETCD").unwrap_or_else(|_| "etcd".to_owned());
         let child = Command::new(program).args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.child = Some(child.expect("etcd of the Debian package etcd-server"));
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32)) {
             let _ = kill_process(pid, signal);
         }
     }
 
-    pub fn relay(&self, way: Way) {
+    pub(crate) fn relay(&self, way: Way) {
         self.way.send_replace(way);
     }
 }
 
-pub struct Cluster {
-    pub members: Vec<Member>,
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Member>,
     ports: Vec<u16>,
     _directory: tempfile::TempDir,
 }
@@ -77,7 +77,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 impl Cluster {
-    pub async fn start(tasks: &Tasks) -> Self {
+    pub(crate) async fn start(tasks: &Tasks) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = free_ports(2 * MEMBERS);
         let (clients, peers) = ports.split_at(MEMBERS);
@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     /// How a client reaches the members, beginning with the one at `first`.
-    pub fn config(&self, first: usize, entropy: Entropy) -> EtcdConfig {
+    pub(crate) fn config(&self, first: usize, entropy: Entropy) -> EtcdConfig {
         let members: Vec<_> =
             (0..MEMBERS).map(|at| format!("127.0.0.1:{}", self.ports[(first + at) % MEMBERS])).collect();
         let mut config = EtcdConfig::parse(&format!("etcd://{}/faults", members.join(",")), entropy).unwrap();

@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 /// What a key holds: values are unique in a history.
-pub type State = Option<u64>;
+pub(crate) type State = Option<u64>;
 
 /// One call and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Read this.
     Read(State),
     /// Set without a condition.
@@ -19,10 +19,10 @@ pub enum Kind {
 
 /// A call in time. Without an end nobody knows whether it took effect, or ever will.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub start: u64,
-    pub end: Option<u64>,
-    pub kind: Kind,
+pub(crate) struct Call {
+    pub(crate) start: u64,
+    pub(crate) end: Option<u64>,
+    pub(crate) kind: Kind,
 }
 
 /// Most calls under way at once, those without an end included.
@@ -64,7 +64,7 @@ fn linearize(start: Configuration, slot: usize, pending: &[Option<Kind>], out: &
 }
 
 /// Whether one order of all calls explains every answer; else the call whose answer nothing explains.
-pub fn check(calls: &[Call]) -> Result<(), Call> {
+pub(crate) fn check(calls: &[Call]) -> Result<(), Call> {
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for (at, call) in calls.iter().enumerate() {
         events.push((call.start, false, at));
@@ -108,11 +108,23 @@ fn histories() {
         ("back again", vec![call(1, 9, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
         ("never known", vec![call(1, 0, put(1)), call(2, 3, read(None)), call(4, 5, read(Some(1)))], true),
         ("never known, undone", vec![call(1, 0, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
-        ("both swapped", vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(true)))], false),
-        ("one swapped", vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(false)))], true),
+        (
+            "both swapped",
+            vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(true)))],
+            false,
+        ),
+        (
+            "one swapped",
+            vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(false)))],
+            true,
+        ),
         ("refused for nothing", vec![call(1, 2, swap(None, Some(1), Some(false)))], false),
         ("swap unknown", vec![call(1, 0, swap(None, Some(1), None)), call(2, 3, read(Some(1)))], true),
-        ("deleted", vec![call(1, 2, put(1)), call(3, 4, swap(Some(1), None, Some(true))), call(5, 6, read(None))], true),
+        (
+            "deleted",
+            vec![call(1, 2, put(1)), call(3, 4, swap(Some(1), None, Some(true))), call(5, 6, read(None))],
+            true,
+        ),
     ];
     for (name, calls, good) in cases {
         assert_eq!(check(&calls).is_ok(), good, "{name}");
