@@ -3,7 +3,7 @@
 //! `serve [PORT]`; whoever connects is the administrator.
 
 use std::{net::SocketAddr, sync::Arc};
-use timonel_apiserver::{ApiServer, Caller, Config, authn::AuthnConfig};
+use timonel_apiserver::{ApiServer, Caller, Config, Connection, authn::AuthnConfig};
 use timonel_pki::{KeyRing, SigningKey};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
 use timonel_store::MemoryStore;
@@ -40,7 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         let (io, _) = listener.accept().await?;
         io.set_nodelay(true)?;
-        let serving = server.clone().serve_connection(io, Caller::internal("admin"), tasks.token());
+        let serving =
+            server.clone().serve_connection(io, Connection::of(Caller::internal("admin"), false), tasks.token());
         tasks.spawn("connection", OnError::Log, serving);
     }
 }

@@ -28,6 +28,11 @@ impl Body {
         Self(Inner::Full(None))
     }
 
+    /// Whether it comes in pieces that are not there yet.
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self.0, Inner::Stream(_))
+    }
+
     /// Any other body.
     pub fn new<B>(body: B) -> Self
     where
@@ -123,6 +128,10 @@ pub(crate) async fn read(mut body: Body, bound: usize) -> Result<Bytes, ReadErro
     let mut first: Option<Bytes> = None;
     let mut rest: Option<Vec<u8>> = None;
     let mut length = 0;
+    // A body that says it is too large is not read at all.
+    if http_body::Body::size_hint(&body).lower() > bound as u64 {
+        return Err(ReadError::TooLarge(bound));
+    }
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         length += data.len();

@@ -15,6 +15,7 @@ mod connection;
 mod discovery;
 mod http;
 mod in_process;
+mod limits;
 mod lookup;
 mod metrics;
 mod registry;
@@ -24,6 +25,7 @@ pub mod streams;
 
 pub use body::{Body, BodyError};
 pub use config::{Caller, Config, Peer};
-pub use connection::ConnectionError;
+pub use connect::unchecked_tls;
+pub use connection::{Activity, Connection, ConnectionError, Front};
 pub use in_process::InProcess;
 pub use server::{ApiServer, StartError};

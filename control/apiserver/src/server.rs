@@ -8,6 +8,7 @@ use crate::{
     cache::{Cache, CacheError},
     config::{Caller, Config},
     http::{self, Accept, Answer, Query, RequestInfo},
+    limits::Limits,
     lookup::CacheLookup,
     metrics::Metrics,
     registry::{self, Call, Committer, Events, Resources, Services},
@@ -16,7 +17,7 @@ use crate::{
 use ::http::{Request, Response};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use timonel_api::Status;
 use timonel_runtime::{Clock, Entropy, Tasks, continue_trace};
 use tracing::Instrument;
@@ -67,7 +68,9 @@ pub struct ApiServer {
     pub(crate) services: Services,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
+    limits: Limits,
     pub(crate) public_address: String,
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) tasks: Tasks,
 }
@@ -102,7 +105,9 @@ impl ApiServer {
             services,
             cache,
             metrics: Metrics::default(),
+            limits: Limits::default(),
             public_address: config.public_address,
+            advertise: config.advertise.filter(|_| !config.service_ranges.is_empty()),
             nodes: config.nodes,
             tasks: tasks.clone(),
             authenticator: Authenticator::new(config.authentication, config.keys),
@@ -110,8 +115,19 @@ impl ApiServer {
             authorizer,
             rbac,
         });
-        registry::bootstrap(&server, config.advertise).await.map_err(StartError::Bootstrap)?;
+        registry::bootstrap(&server, server.advertise).await.map_err(StartError::Bootstrap)?;
         Ok(server)
+    }
+
+    /// Puts the Service `kubernetes` and its endpoints back as they should be.
+    ///
+    /// # Errors
+    /// When one of them cannot be written.
+    pub async fn publish(self: &Arc<Self>) -> Result<(), Status> {
+        match self.advertise {
+            Some(address) => registry::publish(self, address).await,
+            None => Ok(()),
+        }
     }
 
     /// Answers one request.
@@ -188,10 +204,10 @@ impl ApiServer {
                 .or_else(|refused| streamed.then(Accept::default).ok_or(refused))?,
             warnings: Mutex::default(),
         };
-        let served = Box::pin(registry::serve(&call, body));
         let result = if long {
-            served.await
+            Box::pin(registry::serve(&call, body)).await
         } else {
+            let served = Box::pin(self.in_turn(&call, body, caller));
             match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
                 Ok(result) => result,
                 Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
@@ -199,6 +215,19 @@ impl ApiServer {
         };
         *warnings.lock() = call.warnings.into_inner();
         result
+    }
+
+    /// Serves a request whose body is read first, so that whoever sends it slowly keeps nobody from a turn.
+    async fn in_turn(&self, call: &Call<'_>, body: Body, caller: &Caller) -> Result<Answer, Status> {
+        let said = http_body::Body::size_hint(&body).exact();
+        let _room = self.limits.room(said, registry::MAX_BODY).await;
+        let body = registry::read_body(body).await?;
+        // Parts of the control plane do not queue behind those whom they serve.
+        let _turn = match caller {
+            Caller::Internal(_) => None,
+            Caller::Peer(_) => self.limits.turn().await?,
+        };
+        registry::serve(call, body.into()).await
     }
 
     /// The user of a request: who the connection or the token says, or whom that user may act as.

@@ -22,6 +22,35 @@ pub struct ClusterSpec {
     /// Address ranges; what is left out is chosen at creation and then stays.
     #[serde(default)]
     pub network: ClusterNetwork,
+    /// Which parts of the control plane are run, and where it is reached.
+    #[serde(default, skip_serializing_if = "ControlPlane::is_default")]
+    pub control_plane: ControlPlane,
+}
+
+/// How a control plane is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlane {
+    /// Leave out the controllers: the user runs a controller manager of his own against the API.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_controllers: bool,
+    /// Leave out the scheduler: the user runs one of his own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_scheduler: bool,
+    /// Port of the cluster's own endpoint; 0 has one chosen, which then stays.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub port: i32,
+}
+
+impl ControlPlane {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(port: &i32) -> bool {
+    *port == 0
 }
 
 /// Address ranges of a cluster. They cannot change after creation.
@@ -62,9 +91,12 @@ pub struct ClusterStatus {
     /// `metadata.generation` that the rest speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Address of the API, `https://host:port`.
+    /// Address of the API, `https://host:port`: any client reaches it there, whatever name it sends.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
+    /// Port of that endpoint, chosen once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub port: i32,
     /// Name by which the shared port knows the cluster (TLS server name).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub server_name: String,
@@ -77,7 +109,7 @@ pub struct ClusterStatus {
     /// Ranges in use.
     #[serde(default)]
     pub network: ClusterNetwork,
-    /// `Ready`, with reason and message.
+    /// `Ready`, then `EndpointListening`, with reason and message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

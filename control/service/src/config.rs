@@ -1,7 +1,8 @@
 //! What a service is started with, and what others plug into it.
 
 use crate::join::IdentityVerifier;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use ipnet::IpNet;
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_store::Store;
 
@@ -14,6 +15,11 @@ pub struct ServiceConfig {
     pub data: PathBuf,
     /// Addresses of the one TLS port; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// Ports from which each cluster gets one of its own, on the same addresses.
+    pub cluster_ports: RangeInclusive<u16>,
+    /// Ranges in which nodes without a tunnel may be dialled at the addresses that they claim: their kubelets and
+    /// pods. Nothing else is ever dialled, for whoever writes Nodes and Endpoints chooses those addresses.
+    pub direct_nodes: Vec<IpNet>,
     /// `host:port` by which nodes reach it; empty is the first address listened on.
     pub node_endpoint: String,
     /// `host:port` that goes into kubeconfigs; empty is the first address listened on.
@@ -26,6 +32,11 @@ pub struct ServiceConfig {
     pub verifier: Option<Arc<dyn IdentityVerifier>>,
     /// Who ties clusters to a cloud; without it clusters have no nodes of their own.
     pub cloud: Option<Arc<dyn CloudTie>>,
+}
+
+impl ServiceConfig {
+    /// Ports of clusters where none are given: below those of NodePort Services and of outgoing connections.
+    pub const CLUSTER_PORTS: RangeInclusive<u16> = 20_000..=29_999;
 }
 
 /// A cluster that this process serves, as a cloud sees it.

@@ -49,12 +49,18 @@ impl AdminKubeconfig {
 
     /// Adds or renews the context of the fleet.
     pub(crate) fn put_fleet(&self, fleet: &Tenant) -> Result<(), KubeconfigError> {
-        self.put_as(fleet, "timonel")
+        self.put_as(fleet, "timonel", None)
     }
 
-    /// Adds or renews a cluster's context.
-    pub(crate) fn put(&self, tenant: &Tenant, project: &str, name: &str) -> Result<(), KubeconfigError> {
-        self.put_as(tenant, &context(project, name))
+    /// Adds or renews a cluster's context: with its own endpoint, or by its name on the shared port.
+    pub(crate) fn put(
+        &self,
+        tenant: &Tenant,
+        project: &str,
+        name: &str,
+        own: Option<&str>,
+    ) -> Result<(), KubeconfigError> {
+        self.put_as(tenant, &context(project, name), own)
     }
 
     /// Takes a cluster's context out.
@@ -62,13 +68,13 @@ impl AdminKubeconfig {
         self.change(|file| file.remove(&context(project, name)))
     }
 
-    fn put_as(&self, tenant: &Tenant, context: &str) -> Result<(), KubeconfigError> {
+    fn put_as(&self, tenant: &Tenant, context: &str, own: Option<&str>) -> Result<(), KubeconfigError> {
         let admin = tenant.pki.admin(self.clock.now())?;
         let entry = KubeconfigEntry {
             name: context.to_owned(),
-            server: self.server.clone(),
+            server: own.unwrap_or(&self.server).to_owned(),
             ca_pem: tenant.pki.cluster_ca.cert_pem().to_owned(),
-            tls_server_name: Some(tenant.server_name.clone()),
+            tls_server_name: own.is_none().then(|| tenant.server_name.clone()),
             credential: Credential::Certificate { cert_pem: admin.cert_pem, key_pem: admin.key_pem },
             namespace: None,
         };

@@ -3,11 +3,16 @@
 //! Decisions (`fleet::plan`, `join::decide`) are pure; `port`, `tenant` and `fleet::run` are the shells around them.
 //! Knows no cloud: machines are ordered by writing Machine resources, which a cloud-controller carries out.
 
+mod bounds;
 mod config;
+mod directory;
+mod first;
 mod fleet;
 mod join;
+mod joining;
 mod keys;
 mod kubeconfig;
+mod nodes;
 mod port;
 mod secrets;
 mod service;
@@ -15,7 +20,7 @@ mod signer;
 mod tenant;
 
 pub use config::{CloudTie, HostedCluster, ServiceConfig};
-pub use fleet::{Action, ClusterFacts, FleetView, Reasons, plan};
+pub use fleet::{Action, ClusterFacts, ClusterPorts, FleetView, Reasons, plan};
 pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
 pub use keys::KeyError;
 pub use kubeconfig::{KubeconfigError, context};

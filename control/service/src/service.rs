@@ -2,9 +2,11 @@
 
 use crate::{
     config::ServiceConfig,
-    fleet::{self, Fleet},
+    directory::Directory,
+    fleet::{self, Fleet, Stores},
+    joining::Joining,
     kubeconfig::{AdminKubeconfig, KubeconfigError},
-    port::{Directory, FleetClient, Port},
+    port::Port,
     secrets::{SecretError, Secrets},
     tenant::{Shared, Tenant, TenantError, TenantSpec},
 };
@@ -85,6 +87,7 @@ impl Service {
             clock: config.clock.clone(),
             entropy: config.entropy.clone(),
             hosts: hosts(&addresses, [&node_endpoint, &public_endpoint]),
+            direct_nodes: config.direct_nodes.clone().into(),
         };
         let fleet = TenantSpec {
             uid: FLEET_UID.to_owned(),
@@ -92,6 +95,7 @@ impl Service {
             server_name: FLEET_SERVER_NAME.to_owned(),
             scheme: fleet_scheme()?,
             ranges: None,
+            advertise: None,
         };
         let fleet = Tenant::open(&shared, fleet, &tasks).await.map_err(ServiceError::Fleet)?;
         let directory = Directory::new(fleet.clone());
@@ -99,28 +103,35 @@ impl Service {
             AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
         kubeconfig.put_fleet(&fleet)?;
         let client = fleet.client("masters");
-        let port = Port {
-            directory: directory.clone(),
-            fleet: FleetClient(client.clone()),
+        let clusters = tasks.child("clusters");
+        let stores = Stores::start(&client, &clusters);
+        let joining = Joining {
+            fleet: client.clone(),
+            machines: stores.machines(),
             verifier: config.verifier,
             clock: config.clock,
         };
+        let port = Port { directory: directory.clone(), joining };
         for listener in listeners {
             port.serve(listener, &tasks);
         }
         let executor = Fleet {
             shared,
             client,
-            directory: directory.clone(),
+            port,
             scheme: Scheme::kubernetes(),
             cloud: config.cloud,
             kubeconfig,
             endpoint: format!("https://{public_endpoint}"),
             node_endpoint: format!("https://{node_endpoint}"),
-            tasks: tasks.child("clusters"),
+            ports: config.cluster_ports,
+            host: host_of(&public_endpoint).to_owned(),
+            listen: distinct(&addresses),
+            advertise: advertised(&addresses, &[&node_endpoint, &public_endpoint]),
+            tasks: clusters,
         };
         tasks.spawn("fleet", OnError::EndScope, async move {
-            Box::pin(fleet::run(executor)).await;
+            Box::pin(fleet::run(executor, stores)).await;
             Ok::<_, std::convert::Infallible>(())
         });
         Ok(Self { directory, addresses, tasks })
@@ -162,6 +173,27 @@ fn reachable(address: SocketAddr) -> String {
     }
 }
 
+/// The addresses of listeners, each once.
+fn distinct(addresses: &[SocketAddr]) -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The host of `host:port`.
+fn host_of(endpoint: &str) -> &str {
+    endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host)
+}
+
+/// The address at which nodes reach the service: of what they are told, else of what is listened on. Loopback is
+/// never it: on a node that is the node itself.
+fn advertised(addresses: &[SocketAddr], endpoints: &[&str]) -> Option<IpAddr> {
+    let told = endpoints.iter().filter_map(|endpoint| host_of(endpoint).trim_matches(['[', ']']).parse().ok());
+    let mut all = told.chain(addresses.iter().map(SocketAddr::ip));
+    all.find(|address: &IpAddr| !address.is_loopback() && !address.is_unspecified())
+}
+
 /// Hosts of addresses and endpoints, for certificates.
 fn hosts(addresses: &[SocketAddr], endpoints: [&String; 2]) -> Vec<String> {
     let listened = addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
@@ -184,6 +216,11 @@ mod tests {
         let named = hosts(&listened, [&"10.0.0.1:6443".to_owned(), &"api.example.org:443".to_owned()]);
         assert_eq!(named, ["10.0.0.1", "127.0.0.1", "192.0.2.7", "::1", "api.example.org"]);
         assert_eq!(reachable("0.0.0.0:6443".parse().unwrap()), "127.0.0.1:6443");
+        let loopback = ["127.0.0.1:1".parse().unwrap()];
+        assert_eq!(advertised(&loopback, &["127.0.0.1:1", "api.example.org:1"]), None);
+        assert_eq!(advertised(&listened, &["127.0.0.1:1", "[2001:db8::1]:1"]), "2001:db8::1".parse().ok());
+        assert_eq!(advertised(&listened, &["127.0.0.1:1"]), "192.0.2.7".parse().ok());
+        assert_eq!(distinct(&[loopback[0], loopback[0]]), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -2,23 +2,19 @@
 //! serves it.
 
 use crate::{
+    bounds::Bounds,
+    first,
     keys::{self, KeyError},
+    nodes::Nodes,
     secrets::Secrets,
     signer::Signer,
 };
 use ipnet::{IpNet, Ipv4Net};
-use k8s_openapi::{
-    api::{
-        core::v1::{Service, ServicePort, ServiceSpec},
-        rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use kube::{Api, Client, Resource, api::PostParams};
+use kube::Client;
 use parking_lot::Mutex;
-use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
-use serde::{Serialize, de::DeserializeOwned};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, OnceLock},
@@ -26,9 +22,8 @@ use std::{
 };
 use timonel_api::Scheme;
 use timonel_apiserver::{
-    ApiServer, Caller, Config, InProcess, Peer, StartError,
-    authn::AuthnConfig,
-    streams::{NodeConnector, NodeIo, NodeTarget},
+    ApiServer, Caller, Config, Connection, InProcess, Peer, StartError, authn::AuthnConfig, streams::NodeConnector,
+    unchecked_tls,
 };
 use timonel_controllers::{ControllersConfig, NodeRanges};
 use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
@@ -45,8 +40,6 @@ const DOMAIN: &str = "cluster.local";
 const DNS_ADDRESS: usize = 10;
 /// Prefix length of a node's pod range.
 const NODE_PREFIX: u8 = 24;
-/// How long a request waits for a node that is not connected.
-const NODE_PATIENCE: Duration = Duration::from_secs(5);
 /// Age at which the server's certificate is made anew; it lives a year.
 const CERTIFICATE_AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 90);
 /// Time for a cluster's tasks to end.
@@ -92,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) entropy: Entropy,
     /// Addresses and names under which the port is reached, for certificates.
     pub(crate) hosts: Vec<String>,
+    /// Where nodes without a tunnel may be dialled.
+    pub(crate) direct_nodes: Arc<[IpNet]>,
 }
 
 /// Which cluster.
@@ -103,6 +98,17 @@ pub(crate) struct TenantSpec {
     pub(crate) scheme: Arc<Scheme>,
     /// Pod and service ranges; none for the fleet, which runs no pods.
     pub(crate) ranges: Option<(String, String)>,
+    /// Where nodes that are not ours, and their pods, reach the API.
+    pub(crate) advertise: Option<SocketAddr>,
+}
+
+/// A part of a control plane beside the API, which may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// All controllers.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
 }
 
 /// A cluster being served.
@@ -114,9 +120,16 @@ pub(crate) struct Tenant {
     pub(crate) tunnel: Arc<TunnelServer>,
     pub(crate) tasks: Tasks,
     pub(crate) settings: NodeSettings,
+    pub(crate) bounds: Bounds,
+    /// The scope of each part of the control plane that runs.
+    parts: Mutex<BTreeMap<Part, Tasks>>,
+    pods: Option<Ipv4Net>,
+    name: String,
     certificate: ClusterPkiSpec,
     clock: Clock,
+    entropy: Entropy,
     tls: Mutex<(jiff::Timestamp, Arc<ServerConfig>)>,
+    kubelet_tls: Mutex<Option<(jiff::Timestamp, Arc<ClientConfig>)>>,
 }
 
 impl std::fmt::Debug for Tenant {
@@ -140,17 +153,33 @@ impl Tenant {
         let inside = Arc::new(Inside::default());
         let tunnel = Arc::new(TunnelServer::new(&tasks, inside.clone()));
         let keys = keys::copy(&pki.keys)?;
-        let config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), tunnel.clone());
+        let nodes = Nodes::new(tunnel.clone(), inside.clone(), shared.direct_nodes.clone());
+        let config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), nodes);
         let api = ApiServer::new(config, &tasks).await?;
         let settings = ranges.map(|(pods, services)| settings(pods, services)).unwrap_or_default();
-        let (uid, server_name) = (spec.uid.clone(), spec.server_name.clone());
-        let clock = shared.clock.clone();
-        let tenant = Arc::new(Self { uid, server_name, api, pki, tunnel, tasks, settings, certificate, clock, tls });
+        let tenant = Arc::new(Self {
+            uid: spec.uid,
+            server_name: spec.server_name,
+            api,
+            pki,
+            tunnel,
+            tasks,
+            settings,
+            bounds: Bounds::default(),
+            parts: Mutex::default(),
+            pods: ranges.map(|(pods, _)| pods),
+            name: spec.name,
+            certificate,
+            clock: shared.clock.clone(),
+            entropy: shared.entropy.clone(),
+            tls,
+            kubelet_tls: Mutex::default(),
+        });
         // Set once, right here; a second time is impossible.
         let _ = inside.0.set(Arc::downgrade(&tenant));
-        if let Some((pods, _)) = ranges {
-            tenant.bootstrap().await?;
-            tenant.run_controllers(shared, &spec.name, pods);
+        if ranges.is_some() {
+            first::objects(&tenant.client("masters"), &tenant.settings.dns_address).await?;
+            first::keep_published(&tenant.api, tenant.client("masters"), &tenant.tasks);
         }
         Ok(tenant)
     }
@@ -173,98 +202,69 @@ impl Tenant {
         current.1.clone()
     }
 
+    /// What is spoken to kubelets that are dialled, with the API server's certificate for them.
+    pub(crate) fn kubelet_tls(&self) -> Result<Arc<ClientConfig>, TenantError> {
+        let now = self.clock.now();
+        let mut current = self.kubelet_tls.lock();
+        if let Some((made, config)) = &*current
+            && now.duration_since(*made) <= CERTIFICATE_AGE
+        {
+            return Ok(config.clone());
+        }
+        let identity = self.pki.kubelet_client(now)?.rustls()?;
+        let config = unchecked_tls(Some(identity)).map_err(|error| TenantError::Tls(error.into()))?;
+        let config = Arc::new(config);
+        *current = Some((now, config.clone()));
+        Ok(config)
+    }
+
     /// Stops serving.
     pub(crate) async fn close(&self) {
         self.tasks.shutdown(DRAIN).await;
     }
 
-    /// What every hosted cluster starts with beyond upstream's defaults.
-    async fn bootstrap(&self) -> Result<(), TenantError> {
-        self.bootstrap_proxiers().await?;
-        self.bootstrap_dns().await
+    /// Whether a part runs here.
+    pub(crate) fn runs(&self, part: Part) -> bool {
+        self.parts.lock().contains_key(&part)
     }
 
-    /// Nodes run service proxy and DNS under their own identity, so they may read what these read.
-    async fn bootstrap_proxiers(&self) -> Result<(), TenantError> {
-        let binding = ClusterRoleBinding {
-            metadata: ObjectMeta { name: Some("timonel:node-proxiers".to_owned()), ..ObjectMeta::default() },
-            role_ref: RoleRef {
-                api_group: Some("rbac.authorization.k8s.io".to_owned()),
-                kind: "ClusterRole".to_owned(),
-                name: "system:node-proxier".to_owned(),
-            },
-            subjects: Some(vec![Subject {
-                api_group: Some("rbac.authorization.k8s.io".to_owned()),
-                kind: "Group".to_owned(),
-                name: "system:nodes".to_owned(),
-                namespace: None,
-            }]),
+    /// Starts or stops a part. One that was stopped has ended when this returns.
+    pub(crate) async fn run(&self, part: Part, wanted: bool) {
+        if self.runs(part) == wanted {
+            return;
+        }
+        if !wanted {
+            let scope = self.parts.lock().remove(&part);
+            if let Some(scope) = scope {
+                scope.shutdown(DRAIN).await;
+            }
+            return;
+        }
+        let Some(pods) = self.pods else { return };
+        let scope = match part {
+            Part::Controllers => self.start_controllers(pods),
+            Part::Scheduler => self.start_scheduler(),
         };
-        let api: Api<ClusterRoleBinding> = Api::all(self.client("masters"));
-        ensure(&api, &binding, "ClusterRoleBinding timonel:node-proxiers").await
+        self.parts.lock().insert(part, scope);
     }
 
-    /// The Service of the cluster's DNS; the nodes themselves answer on its address.
-    async fn bootstrap_dns(&self) -> Result<(), TenantError> {
-        let port = |name: &str, protocol: &str| ServicePort {
-            name: Some(name.to_owned()),
-            protocol: Some(protocol.to_owned()),
-            port: 53,
-            ..ServicePort::default()
-        };
-        let service = Service {
-            metadata: ObjectMeta {
-                name: Some("kube-dns".to_owned()),
-                labels: Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(ServiceSpec {
-                cluster_ip: Some(self.settings.dns_address.clone()),
-                ports: Some(vec![port("dns", "UDP"), port("dns-tcp", "TCP")]),
-                ..ServiceSpec::default()
-            }),
-            status: None,
-        };
-        let api: Api<Service> = Api::namespaced(self.client("masters"), "kube-system");
-        ensure(&api, &service, "Service kube-system/kube-dns").await
-    }
-
-    fn run_controllers(&self, shared: &Shared, name: &str, pods: Ipv4Net) {
+    fn start_controllers(&self, pods: Ipv4Net) -> Tasks {
         let ca = self.pki.cluster_ca.cert_pem();
-        let mut config = ControllersConfig::new(shared.clock.clone(), shared.entropy.clone(), name, ca);
-        config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: shared.clock.clone() }));
+        let mut config = ControllersConfig::new(self.clock.clone(), self.entropy.clone(), &self.name, ca);
+        config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: self.clock.clone() }));
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
-        self.tasks.spawn(
-            "controllers",
-            OnError::Log,
-            async move { timonel_controllers::run(client, config, &scope).await },
-        );
-        let config = SchedulerConfig::new(shared.clock.clone(), shared.entropy.clone());
-        let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
-        self.tasks.spawn(
-            "scheduler",
-            OnError::Log,
-            async move { timonel_scheduler::run(client, config, &scope).await },
-        );
+        let inner = scope.clone();
+        scope.spawn("controllers", OnError::Log, async move { timonel_controllers::run(client, config, &inner).await });
+        scope
     }
-}
 
-/// Makes an object that is not there; what an earlier start has made, and somebody may have changed, stays.
-async fn ensure<K>(api: &Api<K>, object: &K, what: &'static str) -> Result<(), TenantError>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
-{
-    let failed = |source| TenantError::Bootstrap { what, source: Box::new(source) };
-    let name = object.meta().name.as_deref().unwrap_or_default();
-    if api.get_opt(name).await.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    match api.create(&PostParams::default(), object).await {
-        Ok(_) => Ok(()),
-        // Another control machine was faster.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(source) => Err(failed(source)),
+    fn start_scheduler(&self) -> Tasks {
+        let config = SchedulerConfig::new(self.clock.clone(), self.entropy.clone());
+        let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
+        let inner = scope.clone();
+        scope.spawn("scheduler", OnError::Log, async move { timonel_scheduler::run(client, config, &inner).await });
+        scope
     }
 }
 
@@ -315,13 +315,7 @@ fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result
     Ok(Arc::new(config))
 }
 
-fn api_config(
-    shared: &Shared,
-    spec: &TenantSpec,
-    keys: KeyRing,
-    services: Option<Ipv4Net>,
-    tunnel: Arc<TunnelServer>,
-) -> Config {
+fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Option<Ipv4Net>, nodes: Nodes) -> Config {
     let issuer = format!("https://kubernetes.default.svc.{DOMAIN}");
     Config {
         scheme: spec.scheme.clone(),
@@ -339,47 +333,40 @@ fn api_config(
         keys,
         service_ranges: services.into_iter().map(IpNet::V4).collect(),
         node_ports: Config::NODE_PORTS,
-        advertise: services.map(|range| SocketAddr::from((nth(range, 1), 443))),
+        advertise: services.map(|range| spec.advertise.unwrap_or(SocketAddr::from((nth(range, 1), 443)))),
         public_address: spec.server_name.clone(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
-        nodes: services.map(|_| Arc::new(Connector(tunnel)) as Arc<dyn NodeConnector>),
-    }
-}
-
-/// The way to nodes: their own tunnel.
-#[derive(Debug)]
-struct Connector(Arc<TunnelServer>);
-
-#[async_trait::async_trait]
-impl NodeConnector for Connector {
-    async fn connect(&self, node: &str, target: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
-        let target = match target {
-            NodeTarget::Kubelet => Target::Kubelet,
-            NodeTarget::Tcp { host, port } => Target::Tcp { host, port },
-        };
-        let stream = self.0.open(node, &target, NODE_PATIENCE).await;
-        stream.map(|stream| Box::new(stream) as Box<dyn NodeIo>).map_err(io::Error::other)
+        nodes: services.map(|_| Arc::new(nodes) as Arc<dyn NodeConnector>),
     }
 }
 
 /// Streams that nodes open: pods' connections to the API, with TLS of their own.
-#[derive(Default)]
-struct Inside(OnceLock<std::sync::Weak<Tenant>>);
+#[derive(Debug, Default)]
+pub(crate) struct Inside(OnceLock<std::sync::Weak<Tenant>>);
+
+impl Inside {
+    /// The tenant, once it is there and as long as it is.
+    pub(crate) fn tenant(&self) -> Option<Arc<Tenant>> {
+        self.0.get().and_then(std::sync::Weak::upgrade)
+    }
+}
 
 #[async_trait::async_trait]
 impl StreamHandler for Inside {
     async fn handle(&self, peer: &str, target: Target, stream: Incoming) -> io::Result<()> {
-        let tenant = self.0.get().and_then(std::sync::Weak::upgrade);
+        let tenant = self.tenant();
         let (Target::Api, Some(tenant)) = (target, tenant) else {
             return stream.refuse("only the API can be reached").await;
         };
         let accept = TlsAcceptor::from(tenant.tls()).accept(stream.accept().await?);
         let io =
             tokio::time::timeout(HANDSHAKE, accept).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let certificate = io.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let session = io.get_ref().1;
+        let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
+        let http2 = session.alpn_protocol() == Some(b"h2");
         let caller = Caller::Peer(Peer::new(certificate.map(|cert| cert.into_owned()), None));
         tracing::trace!(node = peer, "a pod's connection to the API");
         let stop = tenant.tasks.token();
-        tenant.api.clone().serve_connection(io, caller, stop).await.map_err(io::Error::other)
+        tenant.api.clone().serve_connection(io, Connection::of(caller, http2), stop).await.map_err(io::Error::other)
     }
 }

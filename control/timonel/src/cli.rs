@@ -64,6 +64,16 @@ pub(crate) struct ServerArgs {
     /// Address of the one TLS port; may be given several times. [default: 127.0.0.1:6443]
     #[arg(long, env = "TIMONEL_LISTEN", value_delimiter = ',')]
     pub(crate) listen: Vec<SocketAddr>,
+    /// Host name or address by which clients and nodes elsewhere reach this service: it goes into endpoints,
+    /// kubeconfigs and certificates. [default: the first address listened on]
+    #[arg(long, env = "TIMONEL_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+    /// Ports from which each cluster gets one of its own, `FIRST-LAST`. [default: 20000-29999]
+    #[arg(long, env = "TIMONEL_CLUSTER_PORTS")]
+    pub(crate) cluster_ports: Option<PortRange>,
+    /// Ranges in which nodes without a tunnel (upstream's kubelet) may be dialled, and their pods.
+    #[arg(long, env = "TIMONEL_DIRECT_NODES", value_delimiter = ',')]
+    pub(crate) direct_nodes: Vec<ipnet::IpNet>,
     /// `embedded`, or `etcd://HOST:PORT,...` for several control machines.
     #[arg(long, env = "TIMONEL_STORE")]
     pub(crate) store: Option<String>,
@@ -80,6 +90,40 @@ pub(crate) struct ServerArgs {
     /// Address range of the local cloud's machines.
     #[arg(long, env = "TIMONEL_LOCAL_MACHINES")]
     pub(crate) local_machines: Option<ipnet::Ipv4Net>,
+}
+
+/// Ports, `FIRST-LAST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct PortRange {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ports = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match ports {
+            Some((first, last)) if first > 0 && first <= last => Ok(Self { first, last }),
+            _ => Err(format!("{text:?} is not FIRST-LAST of ports between 1 and 65535")),
+        }
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}-{}", self.first, self.last)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
@@ -188,6 +232,8 @@ pub(crate) enum ClusterVerb {
         /// Range of services.
         #[arg(long, default_value = "")]
         service_cidr: String,
+        #[command(flatten)]
+        control_plane: ControlPlaneArgs,
     },
     /// List clusters.
     List,
@@ -206,6 +252,20 @@ pub(crate) enum ClusterVerb {
         /// Its name.
         name: String,
     },
+}
+
+/// How the control plane is run.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ControlPlaneArgs {
+    /// Leave out the controllers: run a controller manager of your own against the API.
+    #[arg(long)]
+    pub(crate) without_controllers: bool,
+    /// Leave out the scheduler: run one of your own.
+    #[arg(long)]
+    pub(crate) without_scheduler: bool,
+    /// Port of the cluster's own endpoint; chosen when left out.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
 }
 
 #[derive(Debug, Args)]
@@ -312,5 +372,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_of_ports_are_read_strictly() {
+        for (text, expected) in
+            [("1-2", Some((1, 2))), ("7-7", Some((7, 7))), ("0-2", None), ("3-2", None), ("1-70000", None)]
+        {
+            let range = text.parse::<PortRange>().ok();
+            assert_eq!(range.map(|range| (range.first, range.last)), expected, "{text}");
+        }
     }
 }

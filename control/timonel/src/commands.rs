@@ -15,7 +15,8 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use timonel_fleet::{
-    Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, Machine, NodePool, NodePoolSpec, Operation, OperationPhase,
+    Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlane, Machine, NodePool, NodePoolSpec, Operation,
+    OperationPhase,
 };
 use timonel_runtime::Clock;
 
@@ -96,12 +97,17 @@ fn plain(error: kube::Error) -> anyhow::Error {
 pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
     let fleet = Fleet::open(args.fleet).await?;
     match args.verb {
-        ClusterVerb::Create { name, kubernetes_version, nodes, pod_cidr, service_cidr } => {
+        ClusterVerb::Create { name, kubernetes_version, nodes, pod_cidr, service_cidr, control_plane } => {
             if kubernetes_version != "1.36" {
                 bail!("Kubernetes {kubernetes_version:?} is not served here; 1.36 is");
             }
             let network = ClusterNetwork { pod_cidr, service_cidr };
-            let spec = ClusterSpec { version: kubernetes_version, cloud: "local".into(), network };
+            let control_plane = ControlPlane {
+                without_controllers: control_plane.without_controllers,
+                without_scheduler: control_plane.without_scheduler,
+                port: control_plane.port.into(),
+            };
+            let spec = ClusterSpec { version: kubernetes_version, cloud: "local".into(), network, control_plane };
             let mut created = fleet.create(&Cluster::new(&fleet.args.project, &name, spec)).await?;
             if nodes > 0 {
                 let spec = NodePoolSpec { cluster: name.clone(), replicas: nodes, ..NodePoolSpec::default() };

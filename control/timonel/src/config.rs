@@ -1,8 +1,8 @@
 //! The server's settings: file, then environment and flags over it, then defaults.
 
-use crate::cli::{CloudChoice, DataArgs, ServerArgs};
+use crate::cli::{CloudChoice, DataArgs, PortRange, ServerArgs};
 use anyhow::{Context, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use std::{
     env, fs,
@@ -20,6 +20,10 @@ struct File {
     data: Option<PathBuf>,
     #[serde(default)]
     listen: Vec<SocketAddr>,
+    advertise: Option<String>,
+    cluster_ports: Option<PortRange>,
+    #[serde(default)]
+    direct_nodes: Vec<IpNet>,
     store: Option<String>,
     cloud: Option<CloudChoice>,
     local: Option<LocalFile>,
@@ -44,6 +48,9 @@ pub(crate) enum StoreChoice {
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) advertise: Option<String>,
+    pub(crate) cluster_ports: Option<PortRange>,
+    pub(crate) direct_nodes: Vec<IpNet>,
     pub(crate) store: StoreChoice,
     pub(crate) cloud: Option<CloudChoice>,
     pub(crate) local_name: Option<String>,
@@ -73,6 +80,9 @@ impl Settings {
         Ok(Self {
             data,
             listen,
+            advertise: args.advertise.clone().or(file.advertise),
+            cluster_ports: args.cluster_ports.or(file.cluster_ports),
+            direct_nodes: if args.direct_nodes.is_empty() { file.direct_nodes } else { args.direct_nodes.clone() },
             store,
             cloud: args.cloud.or(file.cloud),
             local_name: args.local_name.clone().or(local.name),

@@ -24,6 +24,7 @@ pub(crate) const PID_FILE: &str = "server.pid";
 pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args)?;
     make_data(&settings.data)?;
+    raise_descriptors();
     let tasks = Tasks::root("timonel");
     let clock = Clock::system();
     let store = open_store(&settings)?;
@@ -43,9 +44,13 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
         ServiceConfig {
             store,
             data: settings.data.clone(),
+            public_endpoint: public_endpoint(&settings, &listen),
             listen,
+            cluster_ports: settings
+                .cluster_ports
+                .map_or(ServiceConfig::CLUSTER_PORTS, |ports| ports.first..=ports.last),
+            direct_nodes: settings.direct_nodes.clone(),
             node_endpoint,
-            public_endpoint: String::new(),
             clock,
             entropy: Entropy::system(),
             verifier: cloud.clone().map(|cloud| cloud as Arc<dyn IdentityVerifier>),
@@ -67,6 +72,27 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     // Another start may have written its own already.
     let _ = fs::remove_file(settings.data.join(PID_FILE));
     Ok(())
+}
+
+/// `host:port` of what is advertised; empty when nothing is.
+fn public_endpoint(settings: &Settings, listen: &[SocketAddr]) -> String {
+    let port = listen.first().map_or(0, SocketAddr::port);
+    let host = settings.advertise.as_deref().unwrap_or_default();
+    match host.parse::<std::net::IpAddr>() {
+        _ if host.is_empty() => String::new(),
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+/// As many descriptors as this process may have: every connection is one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files stays limited");
+    }
 }
 
 fn make_data(data: &Path) -> anyhow::Result<()> {

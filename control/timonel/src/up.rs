@@ -118,8 +118,13 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<()> {
     for address in &server.listen {
         command.arg("--listen").arg(address.to_string());
     }
+    for range in &server.direct_nodes {
+        command.arg("--direct-nodes").arg(range.to_string());
+    }
     for (flag, value) in [
         ("--store", server.store.clone()),
+        ("--advertise", server.advertise.clone()),
+        ("--cluster-ports", server.cluster_ports.map(|range| range.to_string())),
         ("--local-name", server.local_name.clone()),
         ("--local-public", server.local_public.map(|range| range.to_string())),
         ("--local-machines", server.local_machines.map(|range| range.to_string())),

@@ -101,6 +101,12 @@ impl TunnelServer {
         self.nodes.lock().sessions.keys().cloned().collect()
     }
 
+    /// Whether a node is connected.
+    #[must_use]
+    pub fn has(&self, node: &str) -> bool {
+        self.nodes.lock().sessions.get(node).is_some_and(|(_, session)| !session.is_ended())
+    }
+
     /// Ends a node's connection, as when the node is deleted.
     pub fn disconnect(&self, node: &str) {
         if let Some((_, session)) = self.nodes.lock().sessions.remove(node) {
@@ -211,6 +217,7 @@ mod tests {
         assert_eq!(world.talk("n1", &Target::Kubelet).await, "Kubelet:hello");
         assert_eq!(exchange(client.open(&Target::Api).await.unwrap()).await, "n1Api:hello");
         assert_eq!(world.server.connected(), ["n1"]);
+        assert!(world.server.has("n1") && !world.server.has("n2"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@ mod rewrite;
 mod target;
 mod tls;
 
+pub use tls::unchecked_tls;
+
 use crate::{
     admission::Operation,
     body::Body,

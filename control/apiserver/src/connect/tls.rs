@@ -7,7 +7,7 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use std::{io, sync::Arc};
 use tokio_rustls::TlsConnector;
@@ -22,13 +22,7 @@ struct Wrapped(SharedConnector);
 #[async_trait]
 impl NodeConnector for Wrapped {
     async fn connect(&self, node: &str, target: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
-            .with_no_client_auth();
+        let config = unchecked_tls(None).map_err(io::Error::other)?;
         let name = match &target {
             NodeTarget::Tcp { host, .. } => host.clone(),
             NodeTarget::Kubelet => node.to_owned(),
@@ -38,6 +32,25 @@ impl NodeConnector for Wrapped {
         Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, io).await?))
     }
 }
+
+/// TLS that accepts any certificate of the server, and shows one of its own where it is given.
+///
+/// # Errors
+/// When the TLS library does not take the certificate.
+pub fn unchecked_tls(identity: Option<Identity>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unchecked(provider)));
+    match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key),
+        None => Ok(builder.with_no_client_auth()),
+    }
+}
+
+/// A chain of certificates and the key of the first.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 #[derive(Debug)]
 struct Unchecked(Arc<CryptoProvider>);

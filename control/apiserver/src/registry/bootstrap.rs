@@ -39,7 +39,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     for (verb, object) in updates {
         repair(server, verb, &object).await?;
     }
-    if let Some(address) = advertise.filter(|_| !server.services.ranges.is_empty())
+    if let Some(address) = advertise
         && let Err(error) = publish(server, address).await
     {
         // The API works without; only pods do not find it under its usual name.
@@ -65,8 +65,8 @@ async fn repair(server: &Arc<ApiServer>, verb: Verb, object: &Value) -> Result<(
     Ok(())
 }
 
-/// The Service by which pods find this API, and its endpoint.
-async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Result<(), Status> {
+/// The Service by which pods find this API, and its endpoint: made when missing, and the endpoint as it should be.
+pub(crate) async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Result<(), Status> {
     let Some(first) = server.services.ranges.first().map(|range| service_plan::nth(range, 1)) else { return Ok(()) };
     let service = json!({
         "apiVersion": "v1", "kind": "Service",

@@ -27,8 +27,8 @@ mod update;
 mod view;
 mod watch;
 
-pub(crate) use bootstrap::bootstrap;
-pub(crate) use call::{Call, admission_status};
+pub(crate) use bootstrap::{bootstrap, publish};
+pub(crate) use call::{Call, MAX_BODY, admission_status, read_body};
 pub(crate) use commit::Committer;
 pub(crate) use events::Events;
 pub(crate) use resources::Resources;

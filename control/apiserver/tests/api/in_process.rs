@@ -35,7 +35,11 @@ async fn kube_works_without_a_socket() {
 async fn a_connection_speaks_http() {
     let world = world().await;
     let (mut client, served) = tokio::io::duplex(1 << 16);
-    let serving = world.server.clone().serve_connection(served, world.caller.clone(), world.tasks.token());
+    let serving = world.server.clone().serve_connection(
+        served,
+        timonel_apiserver::Connection::of(world.caller.clone(), false),
+        world.tasks.token(),
+    );
     let talking = async {
         client.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut text = String::new();

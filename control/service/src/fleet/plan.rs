@@ -1,6 +1,10 @@
 //! What follows from a look at the fleet. Pure: a view and the time in, actions out; the next look sees the effect.
 
-use super::{operations, view::FleetView};
+use super::{
+    operations,
+    ports::{self, Choice},
+    view::{ClusterFacts, FleetView},
+};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
@@ -31,8 +35,12 @@ pub enum Action {
     },
     /// Write a cluster's status.
     ClusterStatus(Box<Cluster>),
+    /// Listen on the cluster's own port.
+    Listen(Box<Cluster>),
     /// Make keys and serve the API.
     Open(Box<Cluster>),
+    /// Start or stop controllers and scheduler as the spec says.
+    Parts(Box<Cluster>),
     /// Stop serving and delete the cluster's data, for good.
     Discard(Box<Cluster>),
     /// Have the cloud release everything that carries the cluster's tag.
@@ -64,6 +72,12 @@ impl Reasons {
     pub const INVALID: &str = "InvalidSpec";
     /// The API could not be started.
     pub const FAILED: &str = "Failed";
+    /// Clients reach the cluster on its own port.
+    pub const LISTENING: &str = "Listening";
+    /// Another program has the cluster's own port.
+    pub const PORT_IN_USE: &str = "PortInUse";
+    /// No port is left for the cluster.
+    pub const NO_PORT: &str = "NoFreePort";
     /// It is going.
     pub const DELETING: &str = "Deleting";
     /// Some machines are not ready.
@@ -102,45 +116,103 @@ fn has_finalizer(cluster: &Cluster) -> bool {
     cluster.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-fn plan_cluster(view: &FleetView, cluster: &Cluster, taken: &mut BTreeSet<Ipv4Net>, now: Timestamp) -> Option<Action> {
+fn plan_cluster(view: &FleetView, cluster: &Cluster, taken: &mut BTreeSet<Ipv4Net>, now: Timestamp) -> Vec<Action> {
     if !has_finalizer(cluster) {
-        return Some(Action::Finalizer { cluster: Box::new(cluster.clone()), present: true });
+        return vec![Action::Finalizer { cluster: Box::new(cluster.clone()), present: true }];
     }
     let old = cluster.status.clone().unwrap_or_default();
     let facts = view.facts.get(cluster.metadata.uid.as_deref().unwrap_or_default()).cloned().unwrap_or_default();
     let mut status = ClusterStatus { observed_generation: cluster.metadata.generation, ..old.clone() };
     let network = if old.network.pod_cidr.is_empty() { choose(&cluster.spec.network, taken) } else { Ok(old.network) };
-    match network {
-        Ok(network) => status.network = network,
+    let chosen = network.and_then(|network| Ok((network, ports::choose(view, cluster, &facts)?)));
+    let port = match chosen {
+        Ok((network, port)) => {
+            status.network = network;
+            status.port = port.number();
+            port
+        }
         Err(message) => {
             status.phase = ClusterPhase::Failed;
             set_ready(&mut status.conditions, false, Reasons::INVALID, &message, now);
-            return changed(cluster, status);
+            return changed(cluster, status).into_iter().collect();
         }
+    };
+    if facts.serving {
+        plan_serving(view, cluster, &facts, status, &port, now)
+    } else {
+        vec![plan_opening(cluster, &facts, status, &port, now)]
     }
-    if !facts.serving {
-        status.phase = if facts.failure.is_some() { ClusterPhase::Failed } else { ClusterPhase::Provisioning };
-        let (reason, message) = match &facts.failure {
-            Some(failure) => (Reasons::FAILED, failure.as_str()),
-            None => (Reasons::PROVISIONING, "keys and API are being made"),
-        };
-        set_ready(&mut status.conditions, false, reason, message, now);
-        // A process that starts again opens what was ready without taking the word back.
-        let was_ready = cluster.status.as_ref().is_some_and(|old| old.phase == ClusterPhase::Ready);
-        let write = (!was_ready).then(|| changed(cluster, status.clone())).flatten();
-        return write.or_else(|| {
-            let mut cluster = cluster.clone();
-            cluster.status.get_or_insert_default().network = status.network;
-            Some(Action::Open(Box::new(cluster)))
-        });
-    }
+}
+
+/// Ranges and port first, then the port is taken, then the API is opened.
+fn plan_opening(
+    cluster: &Cluster,
+    facts: &ClusterFacts,
+    mut status: ClusterStatus,
+    port: &Choice,
+    now: Timestamp,
+) -> Action {
+    status.phase = if facts.failure.is_some() { ClusterPhase::Failed } else { ClusterPhase::Provisioning };
+    let (reason, message) = match &facts.failure {
+        Some(failure) => (Reasons::FAILED, failure.as_str()),
+        None => (Reasons::PROVISIONING, "keys and API are being made"),
+    };
+    set_ready(&mut status.conditions, false, reason, message, now);
+    // A process that starts again opens what was ready without taking the word back.
+    let write = (!was_ready(cluster)).then(|| changed(cluster, status.clone())).flatten();
+    write.unwrap_or_else(|| {
+        let mut cluster = cluster.clone();
+        let known = cluster.status.get_or_insert_default();
+        (known.network, known.port) = (status.network, status.port);
+        let untried = *port == Choice::Wanted(status.port) && facts.listening.map(i32::from) != Some(status.port);
+        if untried { Action::Listen(Box::new(cluster)) } else { Action::Open(Box::new(cluster)) }
+    })
+}
+
+fn plan_serving(
+    view: &FleetView,
+    cluster: &Cluster,
+    facts: &ClusterFacts,
+    mut status: ClusterStatus,
+    port: &Choice,
+    now: Timestamp,
+) -> Vec<Action> {
+    let listening = facts.listening.map(i32::from) == Some(status.port);
     status.phase = ClusterPhase::Ready;
-    status.endpoint.clone_from(&view.endpoint);
+    status.endpoint =
+        if listening { format!("https://{}:{}", view.ports.host, status.port) } else { view.endpoint.clone() };
     status.server_name = server_name(cluster);
-    status.ca_hash = facts.ca_hash;
+    status.ca_hash.clone_from(&facts.ca_hash);
     status.version.clone_from(&view.version);
     set_ready(&mut status.conditions, true, Reasons::SERVING, "the API answers", now);
-    changed(cluster, status)
+    let (reason, message) = match port {
+        _ if listening => (Reasons::LISTENING, format!("every client reaches the API on port {}", status.port)),
+        Choice::Refused(port, why) => (
+            Reasons::PORT_IN_USE,
+            format!("port {port}: {why}; only clients that send {:?} reach the API", status.server_name),
+        ),
+        Choice::Wanted(port) => (Reasons::PORT_IN_USE, format!("port {port} is being taken")),
+        Choice::NoneLeft => (Reasons::NO_PORT, "every port for clusters is taken; set spec.controlPlane.port".into()),
+    };
+    set_condition(&mut status.conditions, "EndpointListening", listening, reason, &message, now);
+    let mut known = cluster.clone();
+    let known_status = known.status.get_or_insert_default();
+    known_status.port = status.port;
+    let mut actions = Vec::new();
+    if !listening && *port != Choice::NoneLeft {
+        actions.push(Action::Listen(Box::new(known.clone())));
+    }
+    let wanted = &cluster.spec.control_plane;
+    if facts.controllers == wanted.without_controllers || facts.scheduler == wanted.without_scheduler {
+        actions.push(Action::Parts(Box::new(known)));
+    }
+    actions.extend(changed(cluster, status));
+    actions
+}
+
+/// Whether the API answered once under what the status says.
+pub(super) fn was_ready(cluster: &Cluster) -> bool {
+    cluster.status.as_ref().is_some_and(|status| status.phase == ClusterPhase::Ready)
 }
 
 fn changed(cluster: &Cluster, status: ClusterStatus) -> Option<Action> {
@@ -304,14 +376,26 @@ fn order(pool: &NodePool, cluster: &Cluster, server: &str, nth: usize) -> Machin
     machine
 }
 
-/// Sets the `Ready` condition; its time changes only with its status.
+/// Sets the `Ready` condition.
 pub(crate) fn set_ready(conditions: &mut Vec<Condition>, ready: bool, reason: &str, message: &str, now: Timestamp) {
-    let status = if ready { "True" } else { "False" };
-    let old = conditions.iter().position(|condition| condition.type_ == "Ready");
+    set_condition(conditions, "Ready", ready, reason, message, now);
+}
+
+/// Sets a condition; its time changes only with its status.
+fn set_condition(
+    conditions: &mut Vec<Condition>,
+    name: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    let status = if holds { "True" } else { "False" };
+    let old = conditions.iter().position(|condition| condition.type_ == name);
     let since = old.map(|at| &conditions[at]).filter(|old| old.status == status);
     let since = since.map_or(Time(now), |old| old.last_transition_time.clone());
     let condition = Condition {
-        type_: "Ready".to_owned(),
+        type_: name.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),

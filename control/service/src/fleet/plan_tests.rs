@@ -17,6 +17,7 @@ fn ready_cluster(name: &str) -> Cluster {
     cluster.status = Some(ClusterStatus {
         phase: ClusterPhase::Ready,
         network: ClusterNetwork { pod_cidr: "10.128.0.0/16".into(), service_cidr: SERVICE_CIDR.into() },
+        port: 20_001,
         ..ClusterStatus::default()
     });
     cluster
@@ -44,12 +45,21 @@ fn view(clusters: Vec<Cluster>, pools: Vec<NodePool>, machines: Vec<Machine>) ->
         endpoint: "https://192.0.2.1:6443".into(),
         node_endpoint: "https://10.0.0.1:6443".into(),
         version: "v1.36.2".into(),
+        ports: crate::fleet::ClusterPorts { host: "192.0.2.1".into(), ..Default::default() },
         ..FleetView::default()
     }
 }
 
 fn serving(view: &mut FleetView, name: &str) {
-    let facts = ClusterFacts { serving: true, ca_hash: "sha256:x".into(), ..ClusterFacts::default() };
+    let port = view.clusters[0].status.as_ref().map_or(0, |status| status.port);
+    let facts = ClusterFacts {
+        serving: true,
+        ca_hash: "sha256:x".into(),
+        listening: u16::try_from(port).ok(),
+        controllers: true,
+        scheduler: true,
+        ..ClusterFacts::default()
+    };
     view.facts.insert(format!("uid-{name}"), facts);
 }
 
@@ -60,6 +70,8 @@ fn kinds(view: &FleetView) -> Vec<&'static str> {
         Action::Finalizer { .. } => "take finalizer",
         Action::ClusterStatus(_) => "cluster status",
         Action::Open(_) => "open",
+        Action::Listen(_) => "listen",
+        Action::Parts(_) => "parts",
         Action::Discard(_) => "discard",
         Action::Release(_) => "release",
         Action::DeletePool(_) => "delete pool",
@@ -82,7 +94,11 @@ fn a_new_cluster_goes_step_by_step() {
     let status = written.status.clone().unwrap();
     assert_eq!((status.phase, status.network.pod_cidr.as_str()), (ClusterPhase::Provisioning, "10.128.0.0/16"));
 
-    let second = view(vec![*written], vec![], vec![]);
+    let port = u16::try_from(status.port).unwrap();
+    let mut second = view(vec![*written], vec![], vec![]);
+    assert_eq!(kinds(&second), ["listen"]);
+    let facts = ClusterFacts { listening: Some(port), ..ClusterFacts::default() };
+    second.facts.insert("uid-demo".into(), facts);
     assert_eq!(kinds(&second), ["open"]);
 
     let mut third = second;
@@ -91,6 +107,7 @@ fn a_new_cluster_goes_step_by_step() {
     let status = written.status.clone().unwrap();
     assert_eq!(status.phase, ClusterPhase::Ready);
     assert_eq!(status.server_name, "demo.default.clusters.timonel.internal");
+    assert_eq!(status.endpoint, format!("https://192.0.2.1:{port}"));
 
     third.clusters = vec![Arc::new(*written)];
     assert_eq!(kinds(&third), Vec::<&str>::new());
@@ -134,7 +151,48 @@ fn a_bad_range_is_named() {
 
 #[test]
 fn a_restart_opens_a_ready_cluster_without_taking_it_back() {
-    assert_eq!(kinds(&view(vec![ready_cluster("demo")], vec![], vec![])), ["open"]);
+    let mut again = view(vec![ready_cluster("demo")], vec![], vec![]);
+    assert_eq!(kinds(&again), ["listen"]);
+    let facts = ClusterFacts { listening: Some(20_001), ..ClusterFacts::default() };
+    again.facts.insert("uid-demo".into(), facts);
+    assert_eq!(kinds(&again), ["open"]);
+}
+
+#[test]
+fn a_port_in_use_is_said_and_costs_the_cluster_nothing_else() {
+    let mut taken = view(vec![ready_cluster("demo")], vec![], vec![]);
+    let refused = Some((20_001, "Address already in use".to_owned()));
+    let facts = ClusterFacts { refused_port: refused.clone(), ..ClusterFacts::default() };
+    taken.facts.insert("uid-demo".into(), facts.clone());
+    assert_eq!(kinds(&taken), ["open"]);
+    let facts = ClusterFacts { serving: true, controllers: true, scheduler: true, ..facts };
+    taken.facts.insert("uid-demo".into(), facts);
+    assert_eq!(kinds(&taken), ["listen", "cluster status"]);
+    let written = plan(&taken, NOW).into_iter().find_map(|action| match action {
+        Action::ClusterStatus(cluster) => cluster.status,
+        _ => None,
+    });
+    let status = written.unwrap();
+    assert_eq!((status.phase, status.port), (ClusterPhase::Ready, 20_001));
+    assert_eq!(status.endpoint, "https://192.0.2.1:6443");
+    let [ready, listening] = &status.conditions[..] else { panic!("{:?}", status.conditions) };
+    assert_eq!((ready.status.as_str(), listening.status.as_str()), ("True", "False"));
+    assert_eq!(listening.reason, Reasons::PORT_IN_USE);
+    assert!(listening.message.contains("20001: Address already in use"), "{}", listening.message);
+}
+
+#[test]
+fn parts_follow_the_spec() {
+    for (without, runs, expected) in
+        [(false, true, false), (true, true, true), (false, false, true), (true, false, false)]
+    {
+        let mut cluster = ready_cluster("demo");
+        cluster.spec.control_plane.without_scheduler = without;
+        let mut view = view(vec![cluster], vec![], vec![]);
+        serving(&mut view, "demo");
+        view.facts.get_mut("uid-demo").unwrap().scheduler = runs;
+        assert_eq!(kinds(&view).contains(&"parts"), expected, "{without} {runs}");
+    }
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Executes the fleet's plan: watches the fleet, plans, does, looks again. Makes no choice.
 
 use super::{
+    endpoints::Endpoints,
     plan::{Action, plan, server_name},
-    view::{ClusterFacts, FleetView},
+    view::{ClusterFacts, ClusterPorts, FleetView},
 };
 use crate::{
     config::{CloudTie, HostedCluster},
     kubeconfig::AdminKubeconfig,
-    port::Directory,
-    tenant::{Shared, Tenant, TenantSpec},
+    port::Port,
+    tenant::{Part, Shared, Tenant, TenantSpec},
 };
 use futures::{StreamExt, TryStreamExt};
 use kube::{
@@ -17,7 +18,14 @@ use kube::{
     runtime::{WatchStreamExt, reflector, reflector::Store, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 use timonel_api::Scheme;
 use timonel_fleet::{Cluster, FINALIZER, Machine, NodePool, Operation};
 use timonel_runtime::{OnError, Tasks};
@@ -37,16 +45,24 @@ const SERVED_VERSION: &str = "v1.36.2";
 pub(crate) struct Fleet {
     pub(crate) shared: Shared,
     pub(crate) client: Client,
-    pub(crate) directory: Directory,
+    pub(crate) port: Port,
     pub(crate) scheme: Arc<Scheme>,
     pub(crate) cloud: Option<Arc<dyn CloudTie>>,
     pub(crate) kubeconfig: AdminKubeconfig,
     pub(crate) endpoint: String,
     pub(crate) node_endpoint: String,
+    /// Ports of clusters, the host that goes into their endpoints, and the addresses that they listen on.
+    pub(crate) ports: RangeInclusive<u16>,
+    pub(crate) host: String,
+    pub(crate) listen: Vec<IpAddr>,
+    /// The address by which nodes that are not ours reach clusters.
+    pub(crate) advertise: Option<IpAddr>,
     pub(crate) tasks: Tasks,
 }
 
-struct Stores {
+/// What the fleet's watches show.
+pub(crate) struct Stores {
+    changed: Arc<Notify>,
     clusters: Store<Cluster>,
     pools: Store<NodePool>,
     machines: Store<Machine>,
@@ -54,8 +70,8 @@ struct Stores {
 }
 
 /// What the executor remembers between looks. Losing it costs a look, never a wrong step.
-#[derive(Default)]
 struct Memory {
+    endpoints: Endpoints,
     failures: BTreeMap<String, String>,
     released: BTreeMap<String, bool>,
     created: BTreeMap<String, Instant>,
@@ -70,35 +86,49 @@ enum ActError {
     Other(String),
 }
 
+/// What an action changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// The fleet's objects: its watches tell.
+    Told,
+    /// Something that no watch tells: look again at once.
+    Silently,
+}
+
 /// Runs until the fleet's tasks end.
-pub(crate) async fn run(fleet: Fleet) {
-    let changed = Arc::new(Notify::new());
-    let stores = Stores {
-        clusters: reflect(&fleet, &changed),
-        pools: reflect(&fleet, &changed),
-        machines: reflect(&fleet, &changed),
-        operations: reflect(&fleet, &changed),
-    };
+pub(crate) async fn run(fleet: Fleet, stores: Stores) {
     if !stores.ready().await {
         return; // the scope ended first
     }
-    let mut memory = Memory::default();
+    let mut memory = Memory {
+        endpoints: Endpoints::new(fleet.listen.clone()),
+        failures: BTreeMap::new(),
+        released: BTreeMap::new(),
+        created: BTreeMap::new(),
+    };
     loop {
         let view = fleet.view(&stores, &mut memory);
         let actions = plan(&view, fleet.shared.clock.now());
-        let mut failed = false;
+        let (mut failed, mut again) = (false, false);
         for action in actions {
             if matches!(action, Action::CreateMachine(_)) && !memory.created.is_empty() {
                 continue; // the cache does not show yet what was ordered
             }
-            if let Err(error) = Box::pin(fleet.act(action, &mut memory)).await {
-                failed = true;
-                tracing::warn!(error = %chain(&error), "fleet action failed; looking again");
+            match Box::pin(fleet.act(action, &mut memory)).await {
+                Ok(done) => again |= done == Done::Silently,
+                Err(error) => {
+                    failed = true;
+                    tracing::warn!(error = %chain(&error), "fleet action failed; looking again");
+                }
             }
         }
-        let wait = if failed || !memory.created.is_empty() { RETRY } else { PERIOD };
+        let wait = match (again, failed || !memory.created.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => RETRY,
+            (false, false) => PERIOD,
+        };
         // News or the period: either way the next look decides.
-        let _ = tokio::time::timeout(wait, changed.notified()).await;
+        let _ = tokio::time::timeout(wait, stores.changed.notified()).await;
     }
 }
 
@@ -117,14 +147,14 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ")
 }
 
-fn reflect<K>(fleet: &Fleet, changed: &Arc<Notify>) -> Store<K>
+fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(fleet.client.clone()), watcher::Config::default()).default_backoff();
+    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
     let changed = Arc::clone(changed);
-    fleet.tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
+    tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
         let mut events = reflector(writer, watch).boxed();
         loop {
             match events.try_next().await {
@@ -138,6 +168,23 @@ where
 }
 
 impl Stores {
+    /// Starts the watches in `tasks`.
+    pub(crate) fn start(client: &Client, tasks: &Tasks) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            clusters: reflect(client, tasks, &changed),
+            pools: reflect(client, tasks, &changed),
+            machines: reflect(client, tasks, &changed),
+            operations: reflect(client, tasks, &changed),
+            changed,
+        }
+    }
+
+    /// The machines, for whoever else wants to know them.
+    pub(crate) fn machines(&self) -> Store<Machine> {
+        self.machines.clone()
+    }
+
     async fn ready(&self) -> bool {
         self.clusters.wait_until_ready().await.is_ok()
             && self.pools.wait_until_ready().await.is_ok()
@@ -162,13 +209,17 @@ impl Fleet {
         });
         let facts = clusters.iter().filter_map(|cluster| {
             let uid = cluster.metadata.uid.clone()?;
-            let tenant = self.directory.by_uid(&uid);
+            let tenant = self.port.directory.by_uid(&uid);
             let ca_hash = tenant.as_ref().and_then(|tenant| tenant.pki.cluster_ca.hash().ok()).unwrap_or_default();
             let facts = ClusterFacts {
                 serving: tenant.is_some(),
                 ca_hash,
                 failure: memory.failures.get(&uid).cloned(),
                 released: memory.released.get(&uid).copied().unwrap_or(false),
+                listening: memory.endpoints.listening(&uid),
+                refused_port: memory.endpoints.refused(&uid),
+                controllers: tenant.as_ref().is_some_and(|tenant| tenant.runs(Part::Controllers)),
+                scheduler: tenant.as_ref().is_some_and(|tenant| tenant.runs(Part::Scheduler)),
             };
             Some((uid, facts))
         });
@@ -177,6 +228,11 @@ impl Fleet {
             pools: sorted(&stores.pools),
             operations: sorted(&stores.operations),
             endpoint: self.endpoint.clone(),
+            ports: ClusterPorts {
+                range: self.ports.clone(),
+                busy: memory.endpoints.busy().clone(),
+                host: self.host.clone(),
+            },
             node_endpoint: self.node_endpoint.clone(),
             version: SERVED_VERSION.to_owned(),
             clusters,
@@ -184,24 +240,26 @@ impl Fleet {
         }
     }
 
-    async fn act(&self, action: Action, memory: &mut Memory) -> Result<(), ActError> {
+    async fn act(&self, action: Action, memory: &mut Memory) -> Result<Done, ActError> {
         match action {
-            Action::Finalizer { cluster, present } => self.finalizer(&cluster, present).await,
-            Action::ClusterStatus(cluster) => self.status(*cluster).await,
-            Action::PoolStatus(pool) => self.status(*pool).await,
-            Action::OperationStatus(operation) => self.status(*operation).await,
-            Action::CreateOperation(operation) => self.create(*operation).await.map(drop),
+            Action::Finalizer { cluster, present } => self.finalizer(&cluster, present).await?,
+            Action::ClusterStatus(cluster) => self.status(*cluster).await?,
+            Action::PoolStatus(pool) => self.status(*pool).await?,
+            Action::OperationStatus(operation) => self.status(*operation).await?,
+            Action::CreateOperation(operation) => drop(self.create(*operation).await?),
             Action::CreateMachine(machine) => {
                 let uid = self.create(*machine).await?;
                 memory.created.insert(uid, Instant::now());
-                Ok(())
             }
-            Action::DeleteMachine(machine) => self.delete(*machine).await,
-            Action::DeletePool(pool) => self.delete(*pool).await,
-            Action::Open(cluster) => self.open(&cluster, memory).await,
-            Action::Release(cluster) => self.release(&cluster, memory).await,
-            Action::Discard(cluster) => self.discard(&cluster).await,
+            Action::DeleteMachine(machine) => self.delete(*machine).await?,
+            Action::DeletePool(pool) => self.delete(*pool).await?,
+            Action::Listen(cluster) => return self.listen(&cluster, memory).await,
+            Action::Open(cluster) => return self.open(&cluster, memory).await,
+            Action::Parts(cluster) => return self.parts(&cluster).await,
+            Action::Release(cluster) => return self.release(&cluster, memory).await,
+            Action::Discard(cluster) => return self.discard(&cluster, memory).await,
         }
+        Ok(Done::Told)
     }
 
     fn api<K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>>(&self, object: &K) -> Api<K> {
@@ -264,16 +322,43 @@ impl Fleet {
         }
     }
 
-    async fn open(&self, cluster: &Cluster, memory: &mut Memory) -> Result<(), ActError> {
+    /// Takes the cluster's own port. That it is not to be had is no failure: the plan sees it and goes on without.
+    async fn listen(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
+        let (uid, name, project) = names(cluster);
+        memory.endpoints.listen(&uid, own_port(cluster)).await;
+        let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Silently) };
+        memory.endpoints.serve(&tenant, &self.port);
+        let listening = memory.endpoints.listening(&uid);
+        self.write_kubeconfig(&tenant, &project, &name, listening)?;
+        Ok(if listening.is_some() { Done::Silently } else { Done::Told })
+    }
+
+    fn write_kubeconfig(&self, tenant: &Tenant, project: &str, name: &str, port: Option<u16>) -> Result<(), ActError> {
+        let own = port.map(|port| format!("https://{}:{port}", self.host));
+        self.kubeconfig.put(tenant, project, name, own.as_deref()).map_err(|error| ActError::Other(chain(&error)))
+    }
+
+    async fn parts(&self, cluster: &Cluster) -> Result<Done, ActError> {
+        let (uid, ..) = names(cluster);
+        let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
+        let wanted = &cluster.spec.control_plane;
+        tenant.run(Part::Controllers, !wanted.without_controllers).await;
+        tenant.run(Part::Scheduler, !wanted.without_scheduler).await;
+        Ok(Done::Silently)
+    }
+
+    async fn open(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
         let (uid, name, project) = names(cluster);
         let network = cluster.status.clone().unwrap_or_default().network;
         let pod_cidr = network.pod_cidr.clone();
+        let port = own_port(cluster);
         let spec = TenantSpec {
             uid: uid.clone(),
             name: name.clone(),
             server_name: server_name(cluster),
             scheme: self.scheme.clone(),
             ranges: Some((network.pod_cidr, network.service_cidr)),
+            advertise: self.advertise.filter(|_| port != 0).map(|address| SocketAddr::new(address, port)),
         };
         let tenant = match Tenant::open(&self.shared, spec, &self.tasks).await {
             Ok(tenant) => tenant,
@@ -283,8 +368,10 @@ impl Fleet {
             }
         };
         memory.failures.remove(&uid);
-        self.directory.insert(&tenant);
-        self.kubeconfig.put(&tenant, &project, &name).map_err(|error| ActError::Other(chain(&error)))?;
+        self.port.directory.insert(&tenant);
+        self.parts(cluster).await?;
+        memory.endpoints.serve(&tenant, &self.port);
+        self.write_kubeconfig(&tenant, &project, &name, memory.endpoints.listening(&uid))?;
         if let Some(cloud) = &self.cloud {
             let hosted = HostedCluster {
                 uid,
@@ -297,33 +384,43 @@ impl Fleet {
             cloud.attach(hosted).await;
         }
         tracing::info!(cluster = %name, "serving");
-        Ok(())
+        Ok(Done::Silently)
     }
 
-    async fn release(&self, cluster: &Cluster, memory: &mut Memory) -> Result<(), ActError> {
+    async fn release(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
         let (uid, ..) = names(cluster);
         let released = match &self.cloud {
             Some(cloud) => cloud.release(&uid).await.map_err(ActError::Other)?,
             None => true,
         };
         memory.released.insert(uid, released);
-        if released { Ok(()) } else { Err(ActError::Other("the cloud still holds something of the cluster".into())) }
+        if released {
+            Ok(Done::Silently)
+        } else {
+            Err(ActError::Other("the cloud still holds something of the cluster".into()))
+        }
     }
 
-    async fn discard(&self, cluster: &Cluster) -> Result<(), ActError> {
+    async fn discard(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
         let (uid, name, project) = names(cluster);
         let failed = |error: &(dyn std::error::Error + 'static)| ActError::Other(chain(error));
         // Out of the directory last: until then the next look knows that there is work left.
-        let Some(tenant) = self.directory.by_uid(&uid) else { return Ok(()) };
+        let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
         tenant.close().await;
+        memory.endpoints.forget(&uid);
         timonel_store::delete_prefix(self.shared.store.as_ref(), format!("/clusters/{uid}/"))
             .await
             .map_err(|error| failed(&error))?;
         crate::keys::forget(&self.shared.secrets, &uid).await.map_err(|error| failed(&error))?;
         self.kubeconfig.remove(&project, &name).map_err(|error| failed(&error))?;
-        self.directory.remove(&uid);
-        Ok(())
+        self.port.directory.remove(&uid);
+        Ok(Done::Silently)
     }
+}
+
+/// The port that the status says; 0 when there is none.
+fn own_port(cluster: &Cluster) -> u16 {
+    cluster.status.as_ref().and_then(|status| u16::try_from(status.port).ok()).unwrap_or(0)
 }
 
 fn names(cluster: &Cluster) -> (String, String, String) {

@@ -1,6 +1,10 @@
 //! What the fleet's plan sees: the fleet's objects and a few facts about what runs. Plain values.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 use timonel_fleet::{Cluster, Machine, NodePool, Operation};
 
 /// What is known of a cluster beyond its object.
@@ -14,6 +18,31 @@ pub struct ClusterFacts {
     pub failure: Option<String>,
     /// Nothing of it is left in the cloud.
     pub released: bool,
+    /// Port of its own that this process listens on for it.
+    pub listening: Option<u16>,
+    /// The port that could not be had at the last try, and why.
+    pub refused_port: Option<(u16, String)>,
+    /// The controllers run here.
+    pub controllers: bool,
+    /// The scheduler runs here.
+    pub scheduler: bool,
+}
+
+/// Ports from which clusters get one each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterPorts {
+    /// All there are.
+    pub range: RangeInclusive<u16>,
+    /// Those that were found taken by another program.
+    pub busy: BTreeSet<u16>,
+    /// Host of the endpoints, as clients are told; an IPv6 address in brackets.
+    pub host: String,
+}
+
+impl Default for ClusterPorts {
+    fn default() -> Self {
+        Self { range: crate::ServiceConfig::CLUSTER_PORTS, busy: BTreeSet::new(), host: String::new() }
+    }
 }
 
 /// One look at the fleet. Lists are in order of project and name.
@@ -31,6 +60,8 @@ pub struct FleetView {
     pub facts: BTreeMap<String, ClusterFacts>,
     /// `https://host:port` of the shared port, as clients are told.
     pub endpoint: String,
+    /// Ports of the clusters' own endpoints.
+    pub ports: ClusterPorts,
     /// The same as nodes are told.
     pub node_endpoint: String,
     /// Kubernetes version that is served, `v1.36.2` or so.

@@ -1,0 +1,133 @@
+//! The objects that every hosted cluster starts with beyond upstream's defaults, and the Service `kubernetes`, which
+//! is put back whenever somebody changes it.
+
+use crate::tenant::TenantError;
+use futures::{StreamExt, stream};
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Service, ServicePort, ServiceSpec},
+        discovery::v1::EndpointSlice,
+        rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource,
+    api::PostParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use timonel_apiserver::ApiServer;
+use timonel_runtime::{OnError, Tasks};
+
+/// Shortest time between two repairs of the Service `kubernetes`.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes those that are not there.
+pub(crate) async fn objects(client: &Client, dns_address: &str) -> Result<(), TenantError> {
+    ensure(&Api::all(client.clone()), &proxiers(), "ClusterRoleBinding timonel:node-proxiers").await?;
+    let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
+    ensure(&services, &dns(dns_address), "Service kube-system/kube-dns").await
+}
+
+/// Nodes run service proxy and DNS under their own identity, so they may read what these read.
+fn proxiers() -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: ObjectMeta { name: Some("timonel:node-proxiers".to_owned()), ..ObjectMeta::default() },
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: "system:node-proxier".to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "Group".to_owned(),
+            name: "system:nodes".to_owned(),
+            namespace: None,
+        }]),
+    }
+}
+
+/// The Service of the cluster's DNS; the nodes themselves answer on its address.
+fn dns(address: &str) -> Service {
+    let port = |name: &str, protocol: &str| ServicePort {
+        name: Some(name.to_owned()),
+        protocol: Some(protocol.to_owned()),
+        port: 53,
+        ..ServicePort::default()
+    };
+    let labels =
+        [("k8s-app", "kube-dns"), ("kubernetes.io/cluster-service", "true"), ("kubernetes.io/name", "CoreDNS")];
+    Service {
+        metadata: ObjectMeta {
+            name: Some("kube-dns".to_owned()),
+            labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            cluster_ip: Some(address.to_owned()),
+            ports: Some(vec![port("dns", "UDP"), port("dns-tcp", "TCP")]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// Makes an object that is not there; what an earlier start has made, and somebody may have changed, stays.
+async fn ensure<K>(api: &Api<K>, object: &K, what: &'static str) -> Result<(), TenantError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let failed = |source| TenantError::Bootstrap { what, source: Box::new(source) };
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    if api.get_opt(name).await.map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    match api.create(&PostParams::default(), object).await {
+        Ok(_) => Ok(()),
+        // Another control machine was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// Puts the Service `kubernetes` and its endpoints back when somebody changes or deletes them.
+pub(crate) fn keep_published(api: &Arc<ApiServer>, client: Client, tasks: &Tasks) {
+    let api = Arc::downgrade(api);
+    tasks.spawn("service kubernetes", OnError::Log, async move {
+        let mut news = stream::select_all([
+            changes::<Service>(&client),
+            changes::<Endpoints>(&client),
+            changes::<EndpointSlice>(&client),
+        ]);
+        while news.next().await.is_some() {
+            let Some(api) = api.upgrade() else { break };
+            if let Err(error) = api.publish().await {
+                tracing::warn!(%error, "the Service kubernetes is not as it should be");
+            }
+            drop(api);
+            tokio::time::sleep(REPAIR_PAUSE).await;
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+}
+
+fn changes<K>(client: &Client) -> stream::BoxStream<'static, ()>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let objects: Api<K> = Api::namespaced(client.clone(), "default");
+    let only = watcher::Config::default().fields("metadata.name=kubernetes");
+    // Between init and its end nothing has changed yet.
+    let told = |event| async move {
+        matches!(event, Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone))
+            .then_some(())
+    };
+    watcher(objects, only).default_backoff().filter_map(told).boxed()
+}

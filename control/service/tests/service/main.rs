@@ -1,0 +1,7 @@
+//! The service over real sockets, in one process: clusters' own endpoints, what is told when a port is taken, parts
+//! left out, and that clusters know nothing of one another. Needs no root.
+
+mod bad_days;
+mod endpoint;
+mod isolation;
+mod support;
