@@ -39,7 +39,8 @@ pub use patch::{
 };
 pub use quantity::{Format, Quantity, QuantityError, canonical_quantity};
 pub use schema::{
-    Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, struct_of,
+    Field, FieldType, ListKind, PatchStrategy, Schema, SchemaBuilder, TableError, Tables, TypeDef, TypeId, fill_always,
+    struct_of,
 };
 pub use scheme::{Group, GroupResource, Gvk, Resource, Scheme, SchemeBuilder, Subresource, Verb, api_version};
 pub use selector::{

@@ -115,6 +115,22 @@ impl Tracker<'_> {
         format!("{}/{}; {}", text("namespace"), text("name"), Gvk::of(self.api_version, self.kind))
     }
 
+    /// What a client is told about a merged object that cannot be brought into form.
+    #[must_use]
+    pub fn cannot_convert(&self, config: &Value, problem: &crate::DecodeError) -> ApplyError {
+        let kind = Gvk::of(self.api_version, self.kind);
+        let what = match problem {
+            crate::DecodeError::Type { found, expected, .. } if found.starts_with("number ") && found.contains('.') => {
+                format!("cannot convert float64 to {expected}")
+            }
+            other => other.to_string(),
+        };
+        let named = self.named(config);
+        ApplyError::Mismatch(format!(
+            "failed to convert new object ({named}) to proper version: unable to convert unstructured object to {kind}: {what}"
+        ))
+    }
+
     pub(super) fn fields_of_config(&self, config: &Value) -> Result<FieldSet, ApplyError> {
         owned_fields(self.schema, self.ty, config).map_err(|problem| {
             ApplyError::Mismatch(format!("failed to create typed patch object ({}): {problem}", self.named(config)))

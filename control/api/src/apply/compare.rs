@@ -3,6 +3,7 @@
 use super::element::{Element, compare_values};
 use super::set::FieldSet;
 use super::shape::{Shape, Ty, value_of};
+use crate::schema::TypeDef;
 use crate::{Key, Object, Schema, TypeId, Value};
 
 /// The fields that differ. No field is in two of the sets.
@@ -139,13 +140,14 @@ impl<'s> Walk<'s> {
         const EMPTY: &Object = &Object::new();
         let mut changes = Changes::default();
         let there = (old.is_some(), new.is_some());
-        let (mut old, mut new) = (old.unwrap_or(EMPTY).iter().peekable(), new.unwrap_or(EMPTY).iter().peekable());
+        let (old_members, new_members) = (old.unwrap_or(EMPTY), new.unwrap_or(EMPTY));
+        let (mut old, mut new) = (old_members.iter().peekable(), new_members.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
                 (Some((a, _)), Some((b, _))) => a.cmp(b),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
-                (None, None) => return Ok(changes),
+                (None, None) => break,
             };
             let before = if order.is_le() { old.next() } else { None };
             let after = if order.is_ge() { new.next() } else { None };
@@ -168,6 +170,12 @@ impl<'s> Walk<'s> {
                 changes.push(&Element::Field(name.clone()), part);
             }
         }
+        if let Shape::Struct(ty) = shape
+            && there.0 != there.1
+        {
+            absent(ty, if there.0 { old_members } else { new_members }, there.1, &mut changes);
+        }
+        Ok(changes)
     }
 
     fn metadata(
@@ -251,6 +259,18 @@ impl<'s> Walk<'s> {
         found.sort_by(|a: &(Element, &Value), b| a.0.cmp(&b.0));
         Ok(found)
     }
+}
+
+/// A struct came or went with members that nobody set and that Go writes all the same.
+fn absent(ty: &TypeDef, members: &Object, came: bool, changes: &mut Changes) {
+    let own = if came { Own::Added } else { Own::Removed };
+    for at in &ty.nulls {
+        let name = &ty.fields[usize::from(*at)].name;
+        if !members.contains(name) {
+            changes.push(&Element::Field(name.clone()), (own, Changes::default()));
+        }
+    }
+    changes.settle();
 }
 
 fn list(value: Option<&Value>) -> &[Value] {

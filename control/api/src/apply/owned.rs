@@ -87,10 +87,12 @@ impl<'s> Walk<'s> {
         let mut set = FieldSet::new();
         for (name, value) in object.iter() {
             let Some(ty) = Ty::member(shape, name) else {
-                if self.unique {
-                    self.within(|| format!(".{name}"), |walk| walk.mistake("field not declared in schema"));
+                if !self.unique {
+                    continue;
                 }
-                continue;
+                // One is enough: upstream stops there too.
+                self.within(|| format!(".{name}"), |walk| walk.mistake("field not declared in schema"));
+                return set;
             };
             let (owned, below) = self.within(|| format!(".{name}"), |walk| walk.node(ty, value));
             let empty = value.is_null() || value.as_object().is_some_and(Object::is_empty);

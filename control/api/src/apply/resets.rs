@@ -1,8 +1,6 @@
 //! Which fields a request cannot change, whatever it says: nobody comes to own them by it.
 
-use super::element::Element;
 use super::set::FieldSet;
-use crate::Key;
 
 /// What a request cannot change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,8 +10,6 @@ pub enum Resets {
     None,
     /// These fields and what is below them.
     These(FieldSet),
-    /// All but what is below one of these paths; `None` is any element.
-    AllBut(Vec<Vec<Option<Key>>>),
 }
 
 impl Resets {
@@ -27,44 +23,13 @@ impl Resets {
             _ if set.is_empty() => set,
             Self::None => set,
             Self::These(fields) => set.difference_below(fields),
-            Self::AllBut(patterns) => {
-                let patterns: Vec<&[Option<Key>]> = patterns.iter().map(Vec::as_slice).collect();
-                matching(&set, &patterns)
-            }
         }
     }
 }
 
-fn matching(set: &FieldSet, patterns: &[&[Option<Key>]]) -> FieldSet {
-    if patterns.iter().any(|pattern| pattern.is_empty()) {
-        return set.clone();
-    }
-    let goes_on = |element: &Element, first: &Option<Key>| match (element, first) {
-        (_, None) => true,
-        (Element::Field(name), Some(wanted)) => name == wanted,
-        _ => false,
-    };
-    set.nodes()
-        .iter()
-        .filter_map(|node| {
-            let rest: Vec<&[Option<Key>]> = patterns
-                .iter()
-                .filter_map(|pattern| pattern.split_first())
-                .filter(|(first, _)| goes_on(&node.element, first))
-                .map(|(_, rest)| rest)
-                .collect();
-            (!rest.is_empty()).then(|| (node.element.clone(), node.member, matching(&node.below, &rest)))
-        })
-        .collect()
-}
-
-fn pattern(path: &[&str]) -> Vec<Option<Key>> {
-    path.iter().map(|step| (*step != "*").then(|| Key::from(*step))).collect()
-}
-
 /// Kinds of groups whose status belongs to the status subresource; the status request of those with `true` cannot
 /// change metadata either.
-const WITH_STATUS: [(&str, &str, bool); 29] = [
+const WITH_STATUS: [(&str, &str, bool); 30] = [
     ("", "Namespace", false),
     ("", "Node", false),
     ("", "PersistentVolume", false),
@@ -91,6 +56,7 @@ const WITH_STATUS: [(&str, &str, bool); 29] = [
     ("policy", "PodDisruptionBudget", false),
     ("resource.k8s.io", "DeviceTaintRule", true),
     ("resource.k8s.io", "ResourceClaim", true),
+    ("resource.k8s.io", "ResourcePoolStatusRequest", true),
     ("scheduling.k8s.io", "PodGroup", true),
     ("storage.k8s.io", "VolumeAttachment", true),
     ("storagemigration.k8s.io", "StorageVersionMigration", true),
@@ -107,18 +73,6 @@ pub fn resets_of(group: &str, kind: &str, custom: bool, status: bool, subresourc
         };
     }
     match (group, kind, subresource) {
-        ("", "Pod", "ephemeralcontainers") => Resets::AllBut(vec![pattern(&["spec", "ephemeralContainers"])]),
-        ("", "Pod", "resize") => Resets::AllBut(
-            [
-                ("containers", "resources"),
-                ("containers", "resizePolicy"),
-                ("initContainers", "resources"),
-                ("initContainers", "resizePolicy"),
-            ]
-            .iter()
-            .map(|(list, field)| pattern(&["spec", list, "*", field]))
-            .collect(),
-        ),
         ("", "Pod", "status") => {
             Resets::these(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])
         }
@@ -156,12 +110,6 @@ mod tests {
                 r#"{"f:metadata":{"f:labels":{"f:a":{}},"f:ownerReferences":{}},"f:spec":{"f:containers":{"k:{\"name\":\"x\"}":{"f:image":{},"f:resources":{"f:limits":{}}}}}}"#,
             ),
             ("", "Pod", "status", r#"{"f:metadata":{"f:labels":{"f:a":{}}},"f:status":{"f:phase":{}}}"#),
-            (
-                "",
-                "Pod",
-                "resize",
-                r#"{"f:spec":{"f:containers":{"k:{\"name\":\"x\"}":{"f:resources":{"f:limits":{}}}}}}"#,
-            ),
             ("apps", "Deployment", "status", r#"{"f:metadata":{"f:ownerReferences":{}},"f:status":{"f:phase":{}}}"#),
             ("resource.k8s.io", "ResourceClaim", "status", r#"{"f:status":{"f:phase":{}}}"#),
         ] {

@@ -74,6 +74,8 @@ pub fn entries_with_scale(
         if let Some(path) = in_version(api_version).filter(|_| manager.owned.set().contains(&replicas_in_scale())) {
             manager.owned = Owned::new(one(&path));
             manager.api_version = api_version.into();
+            // As upstream: what is owned by way of the scale carries no time.
+            manager.time = None;
             all.put(manager);
         }
     }

@@ -121,7 +121,8 @@ pub(super) fn is_left_out(field: &Field, value: &Value) -> bool {
         Value::Int(number) => *number == 0 && !matches!(field.ty, FieldType::IntOrString),
         Value::Float(number) => *number == 0.0,
         Value::String(text) => text.is_empty(),
-        Value::List(list) => list.is_empty(),
+        // An empty list of owners is the wish that nobody owns anything.
+        Value::List(list) => list.is_empty() && field.name != "managedFields",
         Value::Object(object) => object.is_empty() && matches!(field.ty, FieldType::Map(_)),
         Value::Raw(_) => false,
     }

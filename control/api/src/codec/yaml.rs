@@ -26,6 +26,28 @@ pub fn decode_yaml_untyped(bytes: &[u8], limits: &Limits) -> Result<Value, Decod
     serde_saphyr::from_str(text).map_err(|error| DecodeError::Yaml(error.to_string()))
 }
 
+/// One YAML document as a tree in which the last of several members of a name wins; and the first name that is
+/// there twice, in the words of upstream's parser.
+pub(crate) fn decode_yaml_lenient(bytes: &[u8], limits: &Limits) -> Result<(Value, Option<String>), String> {
+    if bytes.len() > limits.bytes {
+        return Err(DecodeError::TooLarge { limit: limits.bytes }.to_string());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let problem = match serde_saphyr::from_str(text) {
+        Ok(value) => return Ok((value, None)),
+        Err(error) => error.to_string(),
+    };
+    let first = problem.lines().next().unwrap_or_default();
+    let (place, what) = first.split_once(" column ").map_or((first, first), |(place, rest)| {
+        (place.rsplit(' ').next().unwrap_or_default(), rest.split_once(": ").map_or(rest, |(_, what)| what))
+    });
+    let Some(key) = what.strip_prefix("duplicate mapping key: ") else { return Err(format!("yaml: {what}")) };
+    let key = key.split(", set ").next().unwrap_or(key);
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough };
+    let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| format!("yaml: {error}"))?;
+    Ok((value, Some(format!("yaml: unmarshal errors:\n  line {place}: key {key:?} already set in map"))))
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Tree)

@@ -27,8 +27,22 @@ fn cpu_metric(part: &str, share: Value) -> Value {
 }
 
 fn annotate(value: &mut Value, name: &'static str, content: &Value) {
-    let text = String::from_utf8(encode_json(content)).expect("JSON is text");
+    let text = match content {
+        Value::List(items) => format!("[{}]", items.iter().map(type_first).collect::<Vec<_>>().join(",")),
+        other => type_first(other),
+    };
     value.set_at(&["metadata", "annotations", name], text);
+}
+
+/// JSON as upstream's types write it: an item's type before what it is about.
+fn type_first(item: &Value) -> String {
+    let text = |value: &Value| String::from_utf8(encode_json(value)).expect("JSON is text");
+    let Some(kind) = item.get("type") else { return text(item) };
+    let mut rest = item.clone();
+    rest.remove_at(&["type"]);
+    let rest = text(&rest);
+    let comma = if rest == "{}" { "" } else { "," };
+    format!("{{\"type\":{}{comma}{}", text(kind), &rest[1..])
 }
 
 fn take_annotation(value: &mut Value, name: &str) -> Option<Value> {
@@ -82,6 +96,11 @@ pub(super) fn to_old(value: &mut Value) {
     let conditions = list(value.remove_at(&["status", "conditions"]));
     if !conditions.is_empty() {
         annotate(value, CONDITIONS, &Value::List(conditions));
+    }
+    for count in ["currentReplicas", "desiredReplicas"] {
+        if value.get("status").is_some() && value.at(&["status", count]).is_none() {
+            value.set_at(&["status", count], 0);
+        }
     }
     drop_empty_annotations(value);
 }

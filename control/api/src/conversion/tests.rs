@@ -41,7 +41,7 @@ fn autoscalers_carry_the_rest_in_annotations() {
     assert_eq!(value.int_at(&["status", "currentCPUUtilizationPercentage"]), Some(40));
     assert_eq!(
         value.str_at(&["metadata", "annotations", "autoscaling.alpha.kubernetes.io/metrics"]),
-        r#"[{"pods":{"metricName":"rps","targetAverageValue":"10"},"type":"Pods"},{"object":{"metricName":"hits","selector":{"matchLabels":{"x":"y"}},"target":{"kind":"Service","name":"s"},"targetValue":"3"},"type":"Object"},{"external":{"metricName":"q","targetValue":"7"},"type":"External"}]"#
+        r#"[{"type":"Pods","pods":{"metricName":"rps","targetAverageValue":"10"}},{"type":"Object","object":{"metricName":"hits","selector":{"matchLabels":{"x":"y"}},"target":{"kind":"Service","name":"s"},"targetValue":"3"}},{"type":"External","external":{"metricName":"q","targetValue":"7"}}]"#
     );
     assert!(
         value

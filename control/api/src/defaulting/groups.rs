@@ -36,8 +36,19 @@ pub(super) fn stateful_set_spec(object: &mut Object) {
     let rolling = is_rolling(strategy);
     if let Some(Value::Object(update)) = strategy.get_mut("rollingUpdate").filter(|_| rolling) {
         set_if_missing(update, "partition", 0);
-        set_if_missing(update, "maxUnavailable", 1);
     }
+    // Claims carry their kind, as upstream's conversion makes them.
+    for claim in object.get_mut("volumeClaimTemplates").and_then(Value::as_list_mut).into_iter().flatten() {
+        claim.set_at(&["apiVersion"], "v1");
+        claim.set_at(&["kind"], "PersistentVolumeClaim");
+    }
+}
+
+/// Where upstream keeps the count of template changes, which no client sets.
+pub(super) fn daemon_set(object: &mut Object) {
+    const COUNT: &str = "deprecated.daemonset.template.generation";
+    let metadata = object.entry("metadata").make_object();
+    set_if_missing(metadata.entry("annotations").make_object(), COUNT, "0");
 }
 
 pub(super) fn autoscaler(object: &mut Object) {

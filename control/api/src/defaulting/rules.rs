@@ -112,6 +112,7 @@ pub(super) const RULES: &[(&str, &str, Rule)] = &[
         values(&[("replicas", Int(1)), ("revisionHistoryLimit", Int(10)), ("progressDeadlineSeconds", Int(600))]),
     ),
     ("apps", "DeploymentStrategy", both(ROLLING, groups::deployment_strategy)),
+    ("apps", "DaemonSet", hook(groups::daemon_set)),
     ("apps", "DaemonSetSpec", values(&[("revisionHistoryLimit", Int(10))])),
     ("apps", "DaemonSetUpdateStrategy", both(ROLLING, groups::daemon_set_strategy)),
     ("apps", "ReplicaSetSpec", values(&[("replicas", Int(1))])),

@@ -167,7 +167,8 @@ fn replace(value: &mut Value, path: &str, new: Value) -> Result<(), String> {
             let at = position(&step, list.len()).map_err(|_| missing_key())?;
             list[at] = new;
         }
-        (container, step) => *container.make_object().get_mut(&step).ok_or_else(missing_key)? = new,
+        // Of objects, upstream's library replaces what is not there too.
+        (container, step) => drop(container.make_object().insert(step, new)),
     }
     Ok(())
 }

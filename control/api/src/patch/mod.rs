@@ -12,7 +12,10 @@ pub use json::json_patch;
 pub use merge::merge_patch;
 pub use strategic::strategic_merge_patch;
 
-use crate::codec::{DecodeError, FieldValidation, Finding, Limits, coerce, decode_json_findings, decode_yaml_untyped};
+use crate::codec::{
+    DecodeError, FieldValidation, Finding, Limits, coerce, decode_json_findings, decode_yaml_lenient,
+    decode_yaml_untyped,
+};
 use crate::{Scheme, TypeId, Value, default_type};
 
 /// Operations in one JSON patch, as upstream bounds them.
@@ -107,31 +110,32 @@ fn read(patch: &[u8], limits: &Limits) -> Result<(Value, Vec<Finding>), PatchErr
         .map_err(|error| PatchError::BadRequest(format!("error decoding patch: {error}")))
 }
 
-/// Reads an applied object (YAML, of which JSON is a part), and says which members are there twice.
+/// Reads an applied object (YAML, of which JSON is a part), and says what in it is there twice.
 ///
 /// # Errors
-/// What is no YAML, or no object.
-pub fn decode_apply_patch(bytes: &[u8], limits: &Limits) -> Result<(Value, Vec<String>), DecodeError> {
+/// What is no YAML, or no object; the text is upstream's.
+pub fn decode_apply_patch(bytes: &[u8], limits: &Limits) -> Result<(Value, Option<String>), String> {
     let starts_as_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let (value, findings) = match decode_json_findings(bytes, limits) {
-        Ok(read) if starts_as_json => read,
-        _ => (decode_yaml_untyped(bytes, limits)?, Vec::new()),
-    };
-    match value {
-        Value::Object(_) => Ok((value, findings.iter().map(ToString::to_string).collect())),
-        Value::Null => Ok((Value::object(), Vec::new())),
-        other => {
-            let found = match other {
-                Value::List(_) => "array",
-                Value::String(_) | Value::Raw(_) => "string",
-                Value::Bool(_) => "bool",
-                _ => "number",
-            };
-            Err(DecodeError::Yaml(format!(
-                "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
-            )))
+    let json = if starts_as_json { decode_json_findings(bytes, limits).ok() } else { None };
+    let (value, twice) = match json {
+        Some((value, findings)) if findings.is_empty() => (value, None),
+        _ => {
+            decode_yaml_lenient(bytes, limits).map_err(|problem| format!("error converting YAML to JSON: {problem}"))?
         }
-    }
+    };
+    let found = match value {
+        Value::Object(_) => {
+            return Ok((value, twice.map(|problem| format!("error converting YAML to JSON: {problem}"))));
+        }
+        Value::Null => return Ok((Value::object(), None)),
+        Value::List(_) => "array",
+        Value::String(_) | Value::Raw(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Int(_) | Value::Float(_) => "number",
+    };
+    Err(format!(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+    ))
 }
 
 #[cfg(test)]

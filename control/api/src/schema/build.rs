@@ -92,6 +92,10 @@ impl SchemaBuilder {
         for at in first..types.len() {
             let always = always_written(&types, at, 0);
             if let Some(ty) = Arc::get_mut(&mut types[at]) {
+                let null =
+                    |at: usize| !ty.fields[at].omit_empty && !always.iter().any(|(other, _)| usize::from(*other) == at);
+                ty.nulls =
+                    (0..ty.fields.len()).filter(|at| null(*at)).filter_map(|at| u16::try_from(at).ok()).collect();
                 ty.always = always;
             }
         }
@@ -107,6 +111,7 @@ impl TypeDef {
             atomic: false,
             preserve_unknown: false,
             always: Vec::new(),
+            nulls: Vec::new(),
             slots: Vec::new(),
             inlines: Vec::new(),
         }

@@ -157,6 +157,8 @@ pub struct TypeDef {
     pub preserve_unknown: bool,
     /// Members that Go always writes, with their zero values: `(position among fields, zero)`.
     pub(crate) always: Vec<(u16, Value)>,
+    /// Members that Go writes as null when nobody set them.
+    pub(crate) nulls: Vec<u16>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) inlines: Vec<Inline>,
 }
@@ -232,6 +234,18 @@ impl Schema {
             at = struct_of(&self.get(at).field(name)?.ty)?;
         }
         self.get(at).field(last)
+    }
+}
+
+/// Puts back the members at an object's top that Go always writes.
+pub fn fill_always(schema: &Schema, ty: TypeId, object: &mut Value) {
+    let ty = schema.get(ty);
+    let members = object.make_object();
+    for (at, zero) in &ty.always {
+        let name = &ty.fields[usize::from(*at)].name;
+        if !members.contains(name) {
+            members.insert(name.clone(), zero.clone());
+        }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn prepare_update(new: &mut Value, old: &Value) {
         drop_same(new, old, &["externalTrafficPolicy"]);
     }
     if kind(new) != "LoadBalancer" {
-        new.remove_at(&["status", "loadBalancer"]);
+        new.set_at(&["status", "loadBalancer"], Value::object());
     }
 }
 

@@ -148,7 +148,7 @@ pub fn prepare_update(kind: KindRef<'_>, new: &mut Value, old: &Value) {
         ("certificates.k8s.io", "CertificateSigningRequest") => keep(new, old, &["spec"]),
         _ => {}
     }
-    if has_generation(&kind) && wishes_changed(&kind, new, old) {
+    if (has_generation(&kind) || kind.is("storage.k8s.io", "CSIDriver")) && wishes_changed(&kind, new, old) {
         bump_generation(new, old);
     }
 }
@@ -157,8 +157,19 @@ pub fn prepare_update(kind: KindRef<'_>, new: &mut Value, old: &Value) {
 pub fn prepare_status_update(kind: KindRef<'_>, new: &mut Value, old: &Value, now: Timestamp) {
     keep_all_but(new, old, &["status"]);
     let strict = kind.custom
-        || matches!(kind.group, "flowcontrol.apiserver.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io")
-        || matches!(kind.kind, "VolumeAttachment" | "ResourceClaim" | "PodCertificateRequest" | "ServiceCIDR");
+        || matches!(kind.group, "flowcontrol.apiserver.k8s.io" | "apiregistration.k8s.io")
+        || matches!(
+            kind.kind,
+            "VolumeAttachment"
+                | "ResourceClaim"
+                | "PodCertificateRequest"
+                | "ServiceCIDR"
+                | "ValidatingAdmissionPolicy"
+                | "StorageVersion"
+                | "StorageVersionMigration"
+                | "DeviceTaintRule"
+                | "PodGroup"
+        );
     keep_system_fields(new, old);
     if strict {
         keep_metadata(new, old);

@@ -7,9 +7,7 @@ use super::{
 };
 use crate::rules;
 use bytes::Bytes;
-use timonel_api::{
-    FieldValidation, Limits, Scheme, Status, Tracker, TypeId, Value, coerce, decode_apply_patch, default_type,
-};
+use timonel_api::{FieldValidation, Limits, Scheme, Status, Tracker, Value, coerce, decode_apply_patch, default_type};
 
 /// The content type of an applied object.
 pub(super) const CONTENT_TYPE: &str = "application/apply-patch+yaml";
@@ -21,39 +19,37 @@ pub(super) struct Applied<'a> {
     config: Value,
     force: bool,
     /// What in the body is there twice.
-    findings: Vec<String>,
+    twice: Option<String>,
 }
 
 impl<'a> Applied<'a> {
     pub(super) fn new(call: &'a Call<'a>, bytes: &Bytes) -> Result<Self, Status> {
-        let (config, findings) = read(bytes)?;
-        Ok(Self { call, owners: Owners::new(call)?, config, force: call.query.flag("force"), findings })
+        let (config, twice) = read(bytes)?;
+        Ok(Self { call, owners: Owners::new(call)?, config, force: call.query.flag("force"), twice })
     }
 
     fn apply(&self, live: &Value) -> Result<Value, Status> {
         let new = self.owners.with(|tracker, manager| {
             applied(&self.call.view.scheme, tracker, live, &self.config, manager, self.force)
         })?;
-        check_findings(self.call, &self.findings)?;
+        check_twice(self.call, self.twice.as_deref())?;
         Ok(new)
     }
 }
 
 /// Reads an applied object, and what in it is there twice.
-pub(super) fn read(bytes: &Bytes) -> Result<(Value, Vec<String>), Status> {
+pub(super) fn read(bytes: &Bytes) -> Result<(Value, Option<String>), Status> {
     decode_apply_patch(bytes, &Limits::default())
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
 }
 
 /// Refuses or warns about what is there twice, as the request wishes.
-pub(super) fn check_findings(call: &Call<'_>, findings: &[String]) -> Result<(), Status> {
+pub(super) fn check_twice(call: &Call<'_>, twice: Option<&str>) -> Result<(), Status> {
+    let Some(twice) = twice else { return Ok(()) };
     match call.field_validation()? {
-        _ if findings.is_empty() => {}
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => findings.iter().for_each(|finding| call.warn(finding.clone())),
-        FieldValidation::Strict => {
-            return Err(Status::bad_request(format!("error strict decoding YAML: {}", findings.join(", "))));
-        }
+        FieldValidation::Warn => call.warn(twice.lines().last().unwrap_or_default().trim()),
+        FieldValidation::Strict => return Err(Status::bad_request(format!("error strict decoding YAML: {twice}"))),
     }
     Ok(())
 }
@@ -68,13 +64,9 @@ pub(super) fn applied(
     force: bool,
 ) -> Result<Value, Status> {
     let new = tracker.apply(live, config, manager, force).map_err(|error| error.status())?;
-    formed(scheme, tracker.ty, new)
-}
-
-fn formed(scheme: &Scheme, ty: TypeId, value: Value) -> Result<Value, Status> {
-    let decoded = coerce(scheme.schema(), ty, value, &Limits::default());
-    let mut value = decoded.map_err(|error| Status::bad_request(error.to_string()))?.value;
-    default_type(scheme, ty, &mut value);
+    let decoded = coerce(scheme.schema(), tracker.ty, new, &Limits::default());
+    let mut value = decoded.map_err(|error| tracker.cannot_convert(config, &error).status())?.value;
+    default_type(scheme, tracker.ty, &mut value);
     Ok(value)
 }
 

@@ -64,7 +64,8 @@ impl Call<'_> {
         for value in self.query.all("dryRun").filter(|value| !value.is_empty()) {
             if value != "All" {
                 let mut errors = FieldErrors::new();
-                errors.not_supported(&Path::new("dryRun"), value, &["All"]);
+                let asked: Vec<Value> = self.query.all("dryRun").map(Value::from).collect();
+                errors.not_supported(&Path::new("dryRun"), Value::List(asked), &["All"]);
                 return Err(Status::invalid("meta.k8s.io", self.options_kind(), "", &errors));
             }
             asked = true;
@@ -98,7 +99,7 @@ impl Call<'_> {
         let text = self.query.get("fieldValidation");
         FieldValidation::parse(text).ok_or_else(|| {
             let mut errors = FieldErrors::new();
-            errors.not_supported(&Path::new("fieldValidation"), text, &["Ignore", "Strict", "Warn", ""]);
+            errors.not_supported(&Path::new("fieldValidation"), text, &["", "Ignore", "Strict", "Warn"]);
             Status::invalid("meta.k8s.io", self.options_kind(), "", &errors)
         })
     }

@@ -73,10 +73,11 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     let kind = call.view.kind();
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
     prepare_create(kind, &mut object, call.now);
+    timonel_api::fill_always(call.view.scheme.schema(), call.view.storage.body, &mut object);
     name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);
-    let exists = || Status::already_exists(call.view.group(), call.view.plural(), &name);
+    let exists = || already_exists(call, &key, &name);
     let allocated = call.server.services.on_create(call, &mut object).await?;
     judge(call, &object, &name)?;
     let admitted = call.validate(Operation::Create, &mut object, None)?;
@@ -96,6 +97,16 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
         None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),
         None => Ok(None),
     }
+}
+
+/// 409; says so when the name will be free again.
+fn already_exists(call: &Call<'_>, key: &bytes::Bytes, name: &str) -> Status {
+    let mut status = Status::already_exists(call.view.group(), call.view.plural(), name);
+    let there = call.view.slot.get_key(key).and_then(|entry| entry.decode().ok());
+    if there.is_some_and(|object| !object.str_at(&["metadata", "deletionTimestamp"]).is_empty()) {
+        status.message.insert_str(0, "object is being deleted: ");
+    }
+    status
 }
 
 /// Runs the mutating half of admission; entries of owners that it leaves broken are put back.

@@ -86,8 +86,8 @@ pub(super) fn manager(call: &Call<'_>) -> Result<String, Status> {
     if !given.is_empty() {
         return Ok(given.to_owned());
     }
-    let agent = call.headers.get(::http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Ok(manager_from_user_agent(agent.unwrap_or_default()))
+    let agent = call.headers.get(::http::header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    Ok(manager_from_user_agent(agent.as_deref().unwrap_or_default()))
 }
 
 /// Judges what a patch says about its manager.

@@ -29,6 +29,17 @@ pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<http::Answer, S
     }
 }
 
+/// Tells clients of kinds that have a better successor.
+fn warn_of_old(call: &Call<'_>) {
+    match (call.view.group(), call.view.plural()) {
+        ("", "componentstatuses") => call.warn("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "endpoints") => {
+            call.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+        }
+        _ => {}
+    }
+}
+
 async fn main(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     let verb = Verb::parse(&call.info.verb).filter(|verb| call.view.resource.allows(*verb));
     let verb = verb.ok_or_else(Status::method_not_allowed)?;
@@ -39,6 +50,7 @@ async fn main(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     if call.view.resource.namespaced && call.info.namespace.is_empty() && (by_name || verb == Verb::Create) {
         return Err(Status::method_not_allowed());
     }
+    warn_of_old(call);
     if let Some(answer) = subresources::read(call) {
         return answer;
     }

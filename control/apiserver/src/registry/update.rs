@@ -96,22 +96,19 @@ pub(crate) async fn update(call: &Call<'_>, part: Part, body: Body) -> Result<ht
 
 /// The object's name and namespace are the request's.
 pub(crate) fn check_names(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
-    let (name, asked) = (object.str_at(&["metadata", "name"]).to_owned(), &*call.info.name);
+    check_namespace(call, object)?;
+    let (name, asked) = (object.str_at(&["metadata", "name"]), &*call.info.name);
     if name.is_empty() {
-        object.set_at(&["metadata", "name"], asked);
-    } else if name != asked {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != asked {
         return Err(Status::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({asked})"
         )));
     }
-    let namespace = object.str_at(&["metadata", "namespace"]).to_owned();
-    if !namespace.is_empty() && call.view.resource.namespaced && namespace != call.namespace() {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            call.namespace()
-        )));
-    }
-    check_namespace(call, object)
+    Ok(())
 }
 
 /// Changes an object and answers with it.
@@ -176,9 +173,9 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         None => new.set_at(&["metadata", "resourceVersion"], entry.revision.to_string()),
     }
     check_uid(call, &new, &old)?;
-    prepare(call, part, &mut new, &old);
     mutate(call, Operation::Update, &mut new, Some(&old))?;
-    prepare_again(&mut new, &old);
+    prepare(call, part, &mut new, &old);
+    keep_identity(&mut new, &old);
     keep_times(&old, &mut new);
     let allocated = if part == Part::Main {
         call.server.services.on_update(call, &mut new, &old).await?
@@ -246,8 +243,8 @@ fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) {
     }
 }
 
-/// What admission must not have touched.
-fn prepare_again(new: &mut Value, old: &Value) {
+/// What neither client nor admission changes.
+fn keep_identity(new: &mut Value, old: &Value) {
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         match old.at(&["metadata", field]) {
             Some(value) => new.set_at(&["metadata", field], value.clone()),

@@ -73,7 +73,7 @@ async fn resources_change_by_resize_alone() {
     let other = json!({"spec": {"containers": [{"name": name, "image": "other"}]}});
     let kept = world.patch(&path, "strategic", other).await.expect(200);
     assert_eq!(kept["spec"]["containers"][0]["image"], made["spec"]["containers"][0]["image"]);
-    let mut limited = resized;
+    let mut limited = kept;
     limited["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "20m"}, "limits": {"cpu": "10m"}});
     let refused = world.put(&path, limited).await;
     assert_eq!(refused.code, 422, "{}", refused.text);

@@ -45,7 +45,7 @@ async fn requests_are_refused_with_upstreams_words() {
         ("POST", MAPS.into(), json!({"metadata": {"name": "A_b"}}), 422, "ConfigMap \"A_b\" is invalid: metadata.name"),
         ("POST", MAPS.into(), json!({}), 422, "name or generateName is required"),
         ("POST", MAPS.into(), json!({"metadata": {"name": 5}}), 400, "cannot be handled as a ConfigMap"),
-        ("POST", format!("{MAPS}?dryRun=Some"), config_map("b", json!({})), 422, "Unsupported value: \"Some\""),
+        ("POST", format!("{MAPS}?dryRun=Some"), config_map("b", json!({})), 422, "Unsupported value: [\"Some\"]"),
         (
             "POST",
             format!("{MAPS}?fieldValidation=Strict"),

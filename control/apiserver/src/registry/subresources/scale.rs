@@ -54,8 +54,8 @@ pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status
         match form {
             Form::Patch(kind) => Wish::Patch(kind, bytes),
             Form::Apply => {
-                let (config, findings) = apply::read(&bytes)?;
-                apply::check_findings(call, &findings)?;
+                let (config, twice) = apply::read(&bytes)?;
+                apply::check_twice(call, twice.as_deref())?;
                 Wish::Apply(config)
             }
         }
