@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use timonel_api::{Object, Value};
+use timonel_api::{Limits, Object, Value, decode_json_untyped};
 
 use crate::error::EvalError;
 use crate::escape::unescape;
@@ -220,7 +220,15 @@ impl<'a> Val<'a> {
             Value::String(text) => Self::String(Text::Borrowed(text)),
             Value::List(list) => Self::List(List::Node(list, None)),
             Value::Object(object) => Self::Map(Map::Node(object, Reading::Dyn)),
+            Value::Raw(text) => Self::fields(decode_json_untyped(text.as_bytes(), &Limits::default()).unwrap_or_default()),
         }
+    }
+
+    /// A set of owned fields, read from its text: objects within objects.
+    fn fields(tree: Value) -> Self {
+        let Value::Object(object) = tree else { return Self::Null };
+        let member = |(name, below)| (MapKey::String(name), Self::fields(below));
+        Self::Map(Map::Shared(Rc::new(object.into_iter().map(member).collect())))
     }
 
     /// A node read as a type: times, durations and bytes are parsed, objects know only their fields.
