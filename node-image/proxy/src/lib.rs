@@ -5,6 +5,7 @@
 //! a service is a few map elements, never a chain, because the kernel's cost grows with the square of chains.
 //! Never touches a table but its own, and never a network namespace but the one it runs in.
 
+mod affinity;
 mod conntrack;
 mod health;
 mod nft;

@@ -18,12 +18,13 @@ const MASQUERADE_MARK: u32 = 0x4000;
 const AFFINITY_CLIENTS: u32 = 262_144;
 
 impl Map {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Services,
         Self::Inside,
         Self::Endpoints,
         Self::Affinity,
         Self::Masquerade,
+        Self::Owned,
         Self::Refused,
         Self::Dropped,
         Self::Guarded,
@@ -38,6 +39,7 @@ impl Map {
             Self::Endpoints => "endpoints",
             Self::Affinity => "affinity",
             Self::Masquerade => "outside",
+            Self::Owned => "owned",
             Self::Refused => "refused",
             Self::Dropped => "dropped",
             Self::Guarded => "guarded",
@@ -56,6 +58,7 @@ impl Map {
             }
             Self::Affinity => "map affinity { typeof ip daddr . meta l4proto . th dport : ct mark; }",
             Self::Masquerade => "set outside { typeof ip daddr . meta l4proto . th dport; }",
+            Self::Owned => "set owned { typeof ip daddr; }",
             Self::Refused => "set refused { typeof ip daddr . meta l4proto . th dport; }",
             Self::Dropped => "set dropped { typeof ip daddr . meta l4proto . th dport; }",
             Self::Guarded => "set guarded { typeof ip daddr . meta l4proto . th dport; }",
@@ -164,7 +167,10 @@ fn chains(out: &mut String, pods: &[Ipv4Net], direct: &[Ipv4Net]) {
     for hook in ["input", "forward", "output"] {
         line(out, &format!("chain refuse_{hook} {{ type filter hook {hook} priority -10; policy accept;"));
         line(out, &format!("meta l4proto tcp {VIP} @refused reject with tcp reset"));
-        line(out, &format!("{VIP} @refused reject\n}}"));
+        line(out, &format!("{VIP} @refused reject"));
+        // What was translated has another destination by here.
+        line(out, "ct state new meta l4proto tcp ip daddr @owned reject with tcp reset");
+        line(out, "ct state new ip daddr @owned reject\n}");
     }
 }
 
@@ -219,7 +225,10 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     fn view(backends: u8) -> ServiceView {
-        let endpoint = |n| Endpoint { address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, n), 8080), local: n == 1 };
+        let endpoint = |n| {
+            let address = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, n), 8080);
+            Endpoint { address, local: n == 1, ready: true }
+        };
         ServiceView {
             name: "n/s".into(),
             cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 1)],

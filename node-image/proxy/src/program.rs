@@ -6,7 +6,11 @@
 //! services there are.
 
 use crate::view::{Endpoint, NodeView, PortView, ServiceView};
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::Ipv4Addr,
+};
 
 /// A map or set of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,10 +21,12 @@ pub enum Map {
     Inside,
     /// `address . protocol . port . number` to `address . port`.
     Endpoints,
-    /// `address . protocol . port` to the connection mark of a service with session affinity.
+    /// `address . protocol . port` to the connection mark of a port of a service with session affinity.
     Affinity,
     /// Virtual addresses whose outside clients lose their source address.
     Masquerade,
+    /// ClusterIPs: what goes to one and to none of its ports is refused.
+    Owned,
     /// Virtual addresses without a backend: refused.
     Refused,
     /// External addresses with policy `Local` and no backend here: dropped, so that the load balancer moves on.
@@ -50,10 +56,13 @@ pub const MAX_SLOTS: usize = 1024;
 const EXACT_SLOTS: usize = 64;
 /// Where the numbers of the `Inside` list begin, so that both lists live in one map.
 pub(crate) const INSIDE_OFFSET: usize = 4096;
-/// High bits of the connection mark that say "has affinity"; the low half is the service's number.
+/// High bits of the connection mark that say "has affinity"; the low ones are the port's number.
 pub(crate) const AFFINITY_MARK: u32 = 0x7f00_0000;
 /// Bits of the mark that tell timeouts apart.
 pub(crate) const AFFINITY_TIMEOUT_SHIFT: u32 = 20;
+/// Bits of the mark that hold the number of a service's port.
+const NUMBER_BITS: u32 = AFFINITY_TIMEOUT_SHIFT;
+const NUMBER_MASK: u32 = (1 << NUMBER_BITS) - 1;
 /// Timeouts that can be told apart; services beyond share the last.
 const MAX_TIMEOUTS: usize = 15;
 
@@ -70,24 +79,38 @@ fn slots_for(backends: usize) -> usize {
 #[must_use]
 pub fn program(services: &[ServiceView], node: &NodeView) -> Program {
     let mut out = Program { timeouts: timeouts(services), ..Program::default() };
-    let mut affinity = 0;
+    let mut numbers = BTreeSet::new();
     for service in services {
-        let mark = service.affinity_seconds.map(|seconds| {
-            affinity += 1;
-            mark(&out.timeouts, seconds, affinity)
-        });
+        for ip in &service.cluster_ips {
+            out.add(Map::Owned, ip.to_string(), String::new());
+        }
         for port in &service.ports {
+            let mark = service.affinity_seconds.map(|seconds| {
+                let number = number(&mut numbers, service, port);
+                mark(&out.timeouts, seconds, number)
+            });
             add_port(&mut out, service, port, node, mark);
         }
         if let Some(port) = service.health_check_port {
-            let local = service.ports.iter().flat_map(|p| &p.endpoints).filter(|e| e.local);
-            let mut pods: Vec<_> = local.map(|endpoint| *endpoint.address.ip()).collect();
-            pods.sort_unstable();
-            pods.dedup();
+            let ready = service.ports.iter().flat_map(|p| &p.endpoints).filter(|e| e.local && e.ready);
+            let pods: BTreeSet<_> = ready.map(|endpoint| *endpoint.address.ip()).collect();
             out.health.insert(port, pods.len());
         }
     }
     out
+}
+
+/// The number of a service's port, the same whatever other services come and go: clients that are remembered under it
+/// must never be taken for another's. Numbers that meet move on to the next free one.
+fn number(taken: &mut BTreeSet<u32>, service: &ServiceView, port: &PortView) -> u32 {
+    let name = format!("{}:{}:{}", service.name, port.protocol.name(), port.port);
+    // FNV-1a.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let mut number = (hash ^ hash >> NUMBER_BITS) & NUMBER_MASK;
+    while !taken.insert(number) && taken.len() < NUMBER_MASK as usize {
+        number = (number + 1) & NUMBER_MASK;
+    }
+    number
 }
 
 fn timeouts(services: &[ServiceView]) -> Vec<u32> {
@@ -98,16 +121,15 @@ fn timeouts(services: &[ServiceView]) -> Vec<u32> {
     seconds
 }
 
-fn mark(timeouts: &[u32], seconds: u32, service: u32) -> u32 {
+fn mark(timeouts: &[u32], seconds: u32, number: u32) -> u32 {
     let at = timeouts.iter().position(|known| *known == seconds).unwrap_or(timeouts.len() - 1);
     let timeout = u32::try_from(at).expect("at most 15 timeouts");
-    AFFINITY_MARK | timeout << AFFINITY_TIMEOUT_SHIFT | service & 0x000f_ffff
+    AFFINITY_MARK | timeout << AFFINITY_TIMEOUT_SHIFT | number & NUMBER_MASK
 }
 
 fn add_port(out: &mut Program, service: &ServiceView, port: &PortView, node: &NodeView, mark: Option<u32>) {
-    let all: Vec<_> = port.endpoints.clone();
-    let local: Vec<_> = all.iter().copied().filter(|endpoint| endpoint.local).collect();
-    for endpoint in &local {
+    let (all, local) = (port.anywhere(), port.here());
+    for endpoint in all.iter().filter(|endpoint| endpoint.local).chain(&local) {
         let ip = endpoint.address.ip();
         out.add(Map::Hairpin, format!("{ip} . {ip}"), String::new());
     }
@@ -198,7 +220,7 @@ mod tests {
     use std::net::SocketAddrV4;
 
     fn endpoint(last: u8, local: bool) -> Endpoint {
-        Endpoint { address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, last), 8080), local }
+        Endpoint { address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, last), 8080), local, ready: true }
     }
 
     fn service(endpoints: Vec<Endpoint>) -> ServiceView {
@@ -236,6 +258,7 @@ mod tests {
     fn no_backend_is_refused() {
         let program = program(&[service(vec![])], &node());
         assert_eq!(keys(&program, Map::Refused), ["10.96.0.1 . tcp . 80"]);
+        assert_eq!(keys(&program, Map::Owned), ["10.96.0.1"]);
         assert!(program.of(Map::Services).is_empty());
     }
 
@@ -285,16 +308,42 @@ mod tests {
     }
 
     #[test]
-    fn affinity_marks_tell_services_and_timeouts_apart() {
+    fn affinity_marks_tell_ports_and_timeouts_apart_and_stay() {
         let mut a = service(vec![endpoint(1, false)]);
         let mut b = a.clone();
         a.affinity_seconds = Some(10);
         b.affinity_seconds = Some(20);
+        b.name = "n/b".into();
         b.cluster_ips = vec![Ipv4Addr::new(10, 96, 0, 2)];
-        let program = program(&[a, b], &node());
-        assert_eq!(program.timeouts, [10, 20]);
-        assert_eq!(program.of(Map::Affinity)["10.96.0.1 . tcp . 80"], "0x7f000001");
-        assert_eq!(program.of(Map::Affinity)["10.96.0.2 . tcp . 80"], "0x7f100002");
+        b.ports.push(PortView { port: 81, ..b.ports[0].clone() });
+        let both = program(&[a, b.clone()], &node());
+        assert_eq!(both.timeouts, [10, 20]);
+        let marks: BTreeSet<_> = both.of(Map::Affinity).values().collect();
+        assert_eq!(marks.len(), 3, "{marks:?}");
+        assert!(both.of(Map::Affinity)["10.96.0.1 . tcp . 80"].starts_with("0x7f0"));
+        let alone = program(&[b], &node());
+        let number = |program: &Program| program.of(Map::Affinity)["10.96.0.2 . tcp . 81"][5..].to_owned();
+        assert_eq!(number(&both), number(&alone));
+    }
+
+    #[test]
+    fn numbers_that_meet_move_on() {
+        let with = service(vec![]);
+        let mut taken = BTreeSet::new();
+        let first = number(&mut taken, &with, &with.ports[0]);
+        assert_eq!(number(&mut taken, &with, &with.ports[0]), (first + 1) & NUMBER_MASK);
+    }
+
+    #[test]
+    fn under_policy_local_those_that_end_here_serve_on() {
+        let mut with = service(vec![endpoint(1, false), Endpoint { ready: false, ..endpoint(2, true) }]);
+        with.external_local = true;
+        with.external_ips = vec![Ipv4Addr::new(192, 0, 2, 1)];
+        with.health_check_port = Some(32000);
+        let program = program(&[with], &node());
+        assert_eq!(program.of(Map::Endpoints)["192.0.2.1 . tcp . 80 . 0"], "10.1.0.2 . 8080");
+        assert_eq!(program.of(Map::Endpoints)["10.96.0.1 . tcp . 80 . 0"], "10.1.0.1 . 8080");
+        assert_eq!(program.health, [(32000, 0)].into(), "load balancers move on meanwhile");
     }
 
     #[test]

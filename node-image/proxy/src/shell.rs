@@ -1,7 +1,8 @@
 //! Watches Services and EndpointSlices and keeps the kernel's table as `program` says. Decides nothing.
 
 use crate::{
-    NodeView, Program, conntrack, health::HealthServers, nft, program::program, view::Endpoint, view::view_services,
+    NodeView, Program, affinity, conntrack, health::HealthServers, nft, program::program, view::Endpoint,
+    view::view_services,
 };
 use futures::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -96,6 +97,7 @@ pub async fn run(client: Client, config: ProxyConfig, tasks: &Tasks) -> Result<(
         let period = match apply(applied.as_ref(), &wanted, &config).await {
             Ok(()) => {
                 if let Some(old) = &applied {
+                    forget_clients(old, &wanted).await;
                     conntrack::forget(&conntrack::stale(old, &wanted)).await;
                 }
                 applied = Some(wanted);
@@ -143,7 +145,7 @@ fn wanted(services: &Store<Service>, slices: &Store<EndpointSlice>, config: &Pro
     if let Some(address) = config.api_server {
         let api = views.iter_mut().filter(|view| view.name == "default/kubernetes");
         for port in api.flat_map(|view| &mut view.ports) {
-            port.endpoints = vec![Endpoint { address, local: false }];
+            port.endpoints = vec![Endpoint { address, local: false, ready: true }];
         }
     }
     program(&views, &config.node)
@@ -157,6 +159,31 @@ async fn apply(old: Option<&Program>, new: &Program, config: &ProxyConfig) -> Re
     if script.is_empty() {
         return Ok(());
     }
+    feed(&script).await
+}
+
+/// Clients that stick to a backend which is gone choose anew. A failure costs them their own time-out.
+async fn forget_clients(old: &Program, new: &Program) {
+    let gone = affinity::gone(old, new);
+    if gone.is_empty() {
+        return;
+    }
+    let mut list = Command::new("nft");
+    list.args(["-j", "list", "map"]).args(nft::TABLE.split(' ')).arg("clients").kill_on_drop(true);
+    let listed = match tokio::time::timeout(APPLY_TIMEOUT, list.output()).await {
+        Ok(Ok(output)) => output.stdout,
+        Ok(Err(error)) => return tracing::debug!(%error, "clients cannot be listed"),
+        Err(_) => return tracing::debug!("clients cannot be listed in time"),
+    };
+    let script = affinity::forget(&gone, &listed);
+    if !script.is_empty()
+        && let Err(error) = feed(&script).await
+    {
+        tracing::debug!(%error, "clients not forgotten");
+    }
+}
+
+async fn feed(script: &str) -> Result<(), ProxyError> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

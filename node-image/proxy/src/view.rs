@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub address: SocketAddrV4,
     /// Whether it runs on this node.
     pub local: bool,
+    /// Whether it is ready; one that is not still serves while it ends.
+    pub ready: bool,
 }
 
 /// One port of a service with its backends.
@@ -64,8 +66,27 @@ pub struct PortView {
     pub port: u16,
     /// Port on the node's addresses.
     pub node_port: Option<u16>,
-    /// Backends that may take traffic, sorted; terminating ones only when no other is left.
+    /// Backends that may take traffic, sorted: the ready ones and those that still serve while they end.
     pub endpoints: Vec<Endpoint>,
+}
+
+impl PortView {
+    /// Backends for everybody: the ready ones, or those that end when no other is left (KEP-1669).
+    #[must_use]
+    pub fn anywhere(&self) -> Vec<Endpoint> {
+        ready_or_ending(self.endpoints.iter())
+    }
+
+    /// The same among the backends of this node.
+    #[must_use]
+    pub fn here(&self) -> Vec<Endpoint> {
+        ready_or_ending(self.endpoints.iter().filter(|endpoint| endpoint.local))
+    }
+}
+
+fn ready_or_ending<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endpoint> {
+    let (ready, ending): (Vec<_>, Vec<_>) = endpoints.copied().partition(|endpoint| endpoint.ready);
+    if ready.is_empty() { ending } else { ready }
 }
 
 /// One service.
@@ -181,29 +202,25 @@ fn load_balancer_ips(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
         .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
 }
 
-/// Backends of the port of that name: the ready ones; if there are none, those that still serve while they end
-/// (KEP-1669).
+/// Backends of the port of that name that are ready, or still serve while they end.
 fn endpoints(slices: &[&EndpointSlice], port_name: &str, node: &NodeView) -> Vec<Endpoint> {
-    let mut ready = Vec::new();
-    let mut ending = Vec::new();
+    let mut chosen = Vec::new();
     for slice in slices {
         let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
         let Some(port) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let local = endpoint.node_name.as_deref() == Some(node.name.as_str());
             let Some(address) = endpoint.addresses.first().and_then(|address| address.parse().ok()) else { continue };
-            let backend = Endpoint { address: SocketAddrV4::new(address, port), local };
             let conditions = endpoint.conditions.as_ref();
-            if conditions.and_then(|c| c.ready) != Some(false) {
-                ready.push(backend);
-            } else if conditions.is_some_and(|c| c.serving == Some(true) && c.terminating == Some(true)) {
-                ending.push(backend);
+            let ready = conditions.and_then(|c| c.ready) != Some(false);
+            if ready || conditions.is_some_and(|c| c.serving == Some(true) && c.terminating == Some(true)) {
+                chosen.push(Endpoint { address: SocketAddrV4::new(address, port), local, ready });
             }
         }
     }
-    let mut chosen = if ready.is_empty() { ending } else { ready };
-    chosen.sort_unstable();
-    chosen.dedup();
+    // Of an address that is in two slices, the ready one.
+    chosen.sort_unstable_by_key(|endpoint| (endpoint.address, !endpoint.ready));
+    chosen.dedup_by_key(|endpoint| endpoint.address);
     chosen
 }
 
@@ -242,20 +259,23 @@ mod tests {
     }
 
     #[test]
-    fn ready_endpoints_win_over_ending_ones() {
+    fn ready_endpoints_win_over_ending_ones_here_and_anywhere() {
         let ports = json!({"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]});
-        let ready = json!({"addresses": ["10.1.0.1"], "nodeName": "node-1", "conditions": {"ready": true}});
-        let ending = json!({"addresses": ["10.1.0.2"],
+        let ready = json!({"addresses": ["10.1.0.1"], "nodeName": "node-2", "conditions": {"ready": true}});
+        let ending = json!({"addresses": ["10.1.0.2"], "nodeName": "node-1",
             "conditions": {"ready": false, "serving": true, "terminating": true}});
         let broken = json!({"addresses": ["10.1.0.3"], "conditions": {"ready": false, "serving": false}});
-        for (listed, expected) in [
-            (json!([ready, ending, broken]), vec!["10.1.0.1:8080"]),
-            (json!([ending, broken]), vec!["10.1.0.2:8080"]),
-            (json!([broken]), vec![]),
+        for (listed, anywhere, here) in [
+            (json!([ready, ending, broken]), vec!["10.1.0.1:8080"], vec!["10.1.0.2:8080"]),
+            (json!([ending, broken]), vec!["10.1.0.2:8080"], vec!["10.1.0.2:8080"]),
+            (json!([broken, ready]), vec!["10.1.0.1:8080"], vec![]),
         ] {
             let views = view_services([&service(ports.clone())], [&slice(listed)], &node());
-            let seen: Vec<_> = views[0].ports[0].endpoints.iter().map(|e| e.address.to_string()).collect();
-            assert_eq!(seen, expected);
+            let seen = |list: Vec<Endpoint>| list.iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
+            assert_eq!((seen(views[0].ports[0].anywhere()), seen(views[0].ports[0].here())), {
+                let texts = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
+                (texts(anywhere), texts(here))
+            });
         }
     }
 

@@ -15,8 +15,8 @@ use crate::{
     http::Answer,
     registry::Call,
     streams::{
-        CommandStreams, NodeError, NodeTarget, SharedConnector, StreamTarget, send_to_node, serve_upgrade,
-        strip_hop_by_hop, wants_upgrade,
+        CommandStreams, NodeError, NodeTarget, SharedConnector, StreamTarget, send_to_node, serve_messages,
+        serve_upgrade, strip_hop_by_hop, wants_upgrade,
     },
 };
 use ::http::{HeaderValue, Method, Request, Response, header};
@@ -48,7 +48,7 @@ pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<Answer, Status>
         _ => target::node(call)?,
     };
     let connector = if way.tls { tls::wrap(connector) } else { connector };
-    if wants_upgrade(call.headers) {
+    if wants_upgrade(call.headers) && subresource != "log" {
         return upgrade(call, way, connector).await;
     }
     match subresource {
@@ -95,6 +95,14 @@ async fn log(call: &Call<'_>, way: Way, connector: SharedConnector) -> Result<An
     *request.uri_mut() = way.path_and_query.parse().map_err(Status::internal)?;
     request.headers_mut().insert(header::HOST, HeaderValue::from_static("kubelet"));
     let response = send(call, way, connector, request).await?;
+    if response.status().is_success() && wants_upgrade(call.headers) {
+        let mut client = Request::new(());
+        *client.headers_mut() = call.headers.clone();
+        *client.extensions_mut() = std::mem::take(&mut *call.extensions.lock());
+        let answer = serve_messages(client, response.into_body(), &call.server.tasks);
+        let refused = || Status::bad_request("none of the WebSocket protocols offered is for logs");
+        return answer.map(|answer| Answer::foreign(answer.map(Body::new))).ok_or_else(refused);
+    }
     if response.status().is_success() {
         return Ok(Answer::body(200, "text/plain", response.into_body()));
     }

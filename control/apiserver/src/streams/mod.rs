@@ -3,6 +3,7 @@
 //! Moves bytes and translates protocols. Never authorizes, never looks up objects.
 
 mod connector;
+mod messages;
 mod remote_command;
 mod session;
 mod spdy;
@@ -13,6 +14,7 @@ mod upgrade;
 mod websocket;
 
 pub use connector::{NodeConnector, NodeIo, NodeTarget};
+pub use messages::serve_messages;
 pub use remote_command::{CommandStreams, V4_PROTOCOL, V5_PROTOCOL};
 pub use session::{StreamTarget, serve_upgrade};
 pub use spdy::{Decoder as SpdyDecoder, Encoder as SpdyEncoder, Frame as SpdyFrame, Headers as SpdyHeaders, SpdyError};

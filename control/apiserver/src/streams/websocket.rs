@@ -36,7 +36,7 @@ pub fn offered_protocols(headers: &HeaderMap) -> Option<Vec<&str>> {
     Some(lists.flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect())
 }
 
-/// The 101 that accepts a handshake with a protocol; `None` without a key.
+/// The 101 that accepts a handshake with a protocol (with none when it is empty); `None` without a key.
 #[must_use]
 pub(super) fn accept(headers: &HeaderMap, protocol: &str) -> Option<Response<()>> {
     let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
@@ -46,7 +46,9 @@ pub(super) fn accept(headers: &HeaderMap, protocol: &str) -> Option<Response<()>
     answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answer.insert(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()).parse().ok()?);
-    answer.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol.parse().ok()?);
+    if !protocol.is_empty() {
+        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol.parse().ok()?);
+    }
     Some(response)
 }
 

@@ -354,7 +354,9 @@ impl Look<'_> {
         let (mut unready, mut unknown) = (Vec::new(), false);
         let began = self.initialized(init);
         for one in init {
-            let done = one.ready || one.started == Some(true);
+            let sidecar = container_named(self.pod, &one.name).is_some_and(|(kind, _)| kind == Kind::Sidecar);
+            // A plain one that runs has begun, too, but is not done.
+            let done = one.ready || (sidecar && one.started == Some(true));
             if !done && !began {
                 unready.push(one.name.as_str());
             }

@@ -196,11 +196,13 @@ async fn tell(shared: &Shared, told: &mut Option<(NodeStatus, Timestamp)>) -> Re
         return Ok(ready);
     }
     let api: Api<Node> = Api::all(shared.config.client.clone());
+    let _one = shared.volumes.reporting().await;
     let mut body = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
     if let Some(map) = body.as_object_mut() {
         // Attached volumes are the control plane's to write.
         map.remove("volumesAttached");
-        map.entry("volumesInUse").or_insert(serde_json::Value::Null);
+        let in_use = shared.volumes.in_use();
+        map.insert("volumesInUse".into(), if in_use.is_empty() { serde_json::Value::Null } else { in_use.into() });
     }
     let patch = serde_json::json!({"status": body});
     match api.patch_status(&shared.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await {

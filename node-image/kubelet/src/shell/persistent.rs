@@ -9,7 +9,10 @@ use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, SecretReference, Volume,
 };
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -39,11 +42,14 @@ pub(crate) struct Persistent {
     root: PathBuf,
     drivers: Arc<Drivers>,
     node_name: String,
+    /// Held by whoever reports the volumes in use, from reading the notes to the API's answer: an older report must not
+    /// overtake a newer one.
+    reports: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Persistent {
     pub(crate) fn new(client: Client, root: &Path, drivers: Arc<Drivers>, node_name: &str) -> Self {
-        Self { client, root: root.to_owned(), drivers, node_name: node_name.to_owned() }
+        Self { client, root: root.to_owned(), drivers, node_name: node_name.to_owned(), reports: Arc::default() }
     }
 
     /// Makes the volume available and gives its place.
@@ -67,7 +73,7 @@ impl Persistent {
                 ephemeral: true,
                 ..Publish::default()
             };
-            return self.publish(pod, &inline.driver, &volume.name, folder, request).await;
+            return self.publish(pod, &inline.driver, &volume.name, folder, request, false).await;
         }
         let claim_source = volume.persistent_volume_claim.as_ref();
         let claim = claim_source.map_or_else(|| format!("{}-{}", id.name, volume.name), |one| one.claim_name.clone());
@@ -128,7 +134,8 @@ impl Persistent {
         let Some(source) = &spec.csi else {
             return Err(VolumeError::Source(format!("volume {name:?} is of a kind that this node does not have")));
         };
-        let publish_context = self.attached(source).await?;
+        let attachable = self.attachable(source).await?;
+        let publish_context = if attachable { self.attached(source).await? } else { BTreeMap::new() };
         let modes = spec.access_modes.clone().unwrap_or_default();
         let request = Publish {
             handle: source.volume_handle.clone(),
@@ -143,7 +150,7 @@ impl Persistent {
             staging: self.staging(&source.driver, &source.volume_handle),
             ..Publish::default()
         };
-        self.publish(pod, &source.driver, &name, folder, request).await
+        self.publish(pod, &source.driver, &name, folder, request, attachable).await
     }
 
     fn staging(&self, driver: &str, handle: &str) -> PathBuf {
@@ -158,6 +165,7 @@ impl Persistent {
         name: &str,
         folder: &Path,
         mut request: Publish,
+        attachable: bool,
     ) -> Result<PathBuf, VolumeError> {
         let plugin = self.drivers.get(driver)?;
         let base = folder.join("volumes/kubernetes.io~csi").join(name);
@@ -175,6 +183,9 @@ impl Persistent {
             source,
         })?;
         let fresh = !super::mounts::is_mounted(&request.target);
+        if fresh && attachable {
+            self.announce(&unique_name(&note)).await?;
+        }
         plugin.publish(&request).await?;
         if fresh && !request.read_only {
             own_all(&request.target, pod)?;
@@ -182,13 +193,39 @@ impl Persistent {
         Ok(request.target)
     }
 
-    /// Waits until the volume is attached, where its driver needs that; gives what the attacher passes on.
-    async fn attached(&self, source: &CSIPersistentVolumeSource) -> Result<BTreeMap<String, String>, VolumeError> {
-        let driver = Api::<CSIDriver>::all(self.client.clone()).get_opt(&source.driver).await?;
-        let required = driver.map_or(source.driver != LOCAL_DRIVER, |one| one.spec.attach_required != Some(false));
-        if !required {
-            return Ok(BTreeMap::new());
+    /// Says that the volume is in use here, and mounts only what is attached after that was said: a detacher that
+    /// looked before has taken the volume off the node's list by then, one that looks later leaves it alone.
+    async fn announce(&self, volume: &str) -> Result<(), VolumeError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let mut node = {
+            let _one = self.reporting().await;
+            let patch = Patch::Merge(serde_json::json!({"status": {"volumesInUse": self.in_use()}}));
+            api.patch_status(&self.node_name, &PatchParams::default(), &patch).await?
+        };
+        for _ in 0..ATTACH_LOOKS {
+            let attached = node.status.iter().flat_map(|status| status.volumes_attached.iter().flatten());
+            if attached.into_iter().any(|one| one.name == volume) {
+                return Ok(());
+            }
+            tokio::time::sleep(ATTACH_PAUSE).await;
+            node = api.get(&self.node_name).await?;
         }
+        Err(VolumeError::Source(format!("volume {volume:?} is not attached to this node")))
+    }
+
+    /// To be held over a report of [`Self::in_use`].
+    pub(crate) async fn reporting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.reports.lock().await
+    }
+
+    /// Whether the volume's driver wants it attached first.
+    async fn attachable(&self, source: &CSIPersistentVolumeSource) -> Result<bool, VolumeError> {
+        let driver = Api::<CSIDriver>::all(self.client.clone()).get_opt(&source.driver).await?;
+        Ok(driver.map_or(source.driver != LOCAL_DRIVER, |one| one.spec.attach_required != Some(false)))
+    }
+
+    /// Waits until the volume is attached; gives what the attacher passes on.
+    async fn attached(&self, source: &CSIPersistentVolumeSource) -> Result<BTreeMap<String, String>, VolumeError> {
         let name = attachment_name(&source.volume_handle, &source.driver, &self.node_name);
         let api: Api<VolumeAttachment> = Api::all(self.client.clone());
         for _ in 0..ATTACH_LOOKS {
@@ -251,13 +288,16 @@ impl Persistent {
     pub(crate) fn in_use(&self) -> Vec<String> {
         let notes = self.all_notes();
         let attached = notes.iter().filter(|(_, note)| !note.ephemeral);
-        let mut names: Vec<String> = attached
-            .map(|(_, note)| format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle))
-            .collect();
+        let mut names: Vec<String> = attached.map(|(_, note)| unique_name(note)).collect();
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// The volume as the node's status names it.
+fn unique_name(note: &MountNote) -> String {
+    format!("kubernetes.io/csi/{}^{}", note.driver_name, note.volume_handle)
 }
 
 fn write_note(base: &Path, note: &MountNote) -> std::io::Result<()> {

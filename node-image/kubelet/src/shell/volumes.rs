@@ -307,6 +307,11 @@ impl Volumes {
     pub(crate) fn in_use(&self) -> Vec<String> {
         self.persistent.in_use()
     }
+
+    /// To be held over a report of [`Self::in_use`].
+    pub(crate) async fn reporting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.persistent.reporting().await
+    }
 }
 
 impl std::fmt::Debug for Volumes {
