@@ -23,11 +23,14 @@ pub struct HealthSettings {
     pub timeout: Duration,
     /// Failed checks in a row until a target is out; one that passes brings it back.
     pub threshold: u32,
+    /// Checks in a row without any answer until a target's connections are taken for dead and forgotten. More than it
+    /// takes to be out: a busy machine answers late, and what it serves goes on.
+    pub silence: u32,
 }
 
 impl Default for HealthSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_millis(300), timeout: Duration::from_millis(200), threshold: 2 }
+        Self { interval: Duration::from_millis(300), timeout: Duration::from_secs(1), threshold: 2, silence: 6 }
     }
 }
 

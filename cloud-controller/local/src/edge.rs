@@ -34,7 +34,12 @@ const ANSWER_BYTES: usize = 32;
 pub(crate) struct EdgeState {
     book: HealthBook,
     applied: Option<Vec<Forwarding>>,
+    /// Whose connections were forgotten, until they answer again.
+    dead: Dead,
 }
+
+/// Targets that lead nowhere: (load balancer, target).
+type Dead = BTreeSet<(Ipv4Addr, Ipv4Addr)>;
 
 impl EdgeState {
     /// Targets of a load balancer that pass their checks.
@@ -44,15 +49,19 @@ impl EdgeState {
         found.into_iter().filter(|(_, address)| passes(address)).map(|(id, _)| id).collect()
     }
 
-    /// Connections to these were better forgotten: (load balancer, target).
-    fn silent(&self, records: &Records) -> BTreeSet<(Ipv4Addr, Ipv4Addr)> {
-        let mut silent = BTreeSet::new();
+    /// Targets that do not answer at all, or whose machine does not run.
+    fn dead(&self, records: &Records) -> Dead {
+        let mut dead = Dead::new();
         for balancer in records.balancers.values() {
-            let down =
-                |(_, address): &(InstanceId, Ipv4Addr)| self.book.of(&(*address, balancer.spec.health.clone())).silent;
-            silent.extend(running(records, balancer).into_iter().filter(down).map(|(_, a)| (balancer.address, a)));
+            let running = running(records, balancer);
+            let silent = |address: &Ipv4Addr| self.book.of(&(*address, balancer.spec.health.clone())).silent;
+            let machines = balancer.spec.targets.iter().filter_map(|id| records.machines.get(id));
+            let lost = machines
+                .map(|machine| machine.address)
+                .filter(|address| silent(address) || !running.iter().any(|(_, answering)| answering == address));
+            dead.extend(lost.map(|address| (balancer.address, address)));
         }
-        silent
+        dead
     }
 
     fn forwardings(&self, records: &Records) -> Vec<Forwarding> {
@@ -120,17 +129,18 @@ pub(crate) async fn check_once(shared: &Shared) -> Result<(), LocalError> {
 
 /// Brings the edge's rules to what records and findings ask for, if they differ.
 pub(crate) async fn apply(shared: &Shared, edge: &mut EdgeState) -> Result<(), LocalError> {
-    let (wanted, silent) = {
+    let (wanted, dead) = {
         let records = shared.records.lock();
-        (edge.forwardings(&records), edge.silent(&records))
+        (edge.forwardings(&records), edge.dead(&records))
     };
-    if edge.applied.as_ref() == Some(&wanted) {
-        return Ok(());
-    }
     let namespace = shared.config.edge();
-    nft(Some(&namespace), &edge_elements(&wanted)).await?;
+    if edge.applied.as_ref() != Some(&wanted) {
+        nft(Some(&namespace), &edge_elements(&wanted)).await?;
+    }
     let before = edge.applied.replace(wanted.clone()).unwrap_or_default();
-    for arguments in stale(&before, &wanted, &silent) {
+    let died: Dead = dead.difference(&edge.dead).copied().collect();
+    edge.dead = dead;
+    for arguments in stale(&before, &wanted, &died) {
         let net = format!("--net=/run/netns/{namespace}");
         let mut command = vec!["nsenter", &net, "conntrack"];
         command.extend(arguments.iter().map(String::as_str));
@@ -142,24 +152,21 @@ pub(crate) async fn apply(shared: &Shared, edge: &mut EdgeState) -> Result<(), L
     Ok(())
 }
 
-/// Connections to forget when the rules change: all of targets that are gone or silent, and datagrams of those that
-/// only fail their checks. Connections of a target that drains are left to end.
-fn stale(before: &[Forwarding], after: &[Forwarding], silent: &BTreeSet<(Ipv4Addr, Ipv4Addr)>) -> Vec<Vec<String>> {
+/// Connections to forget when the rules change: all of load balancers that are gone and of targets that have just been
+/// found dead, and datagrams of those that are out. Other connections of a target that is out are left to end.
+fn stale(before: &[Forwarding], after: &[Forwarding], died: &Dead) -> Vec<Vec<String>> {
     let after: BTreeMap<Ipv4Addr, &Forwarding> = after.iter().map(|f| (f.address, f)).collect();
-    let mut commands = Vec::new();
+    let mut commands = BTreeSet::new();
     for old in before {
         let now = after.get(&old.address);
-        for target in &old.targets {
-            let kept = now.is_some_and(|f| f.targets.contains(target));
-            for port in old.ports.iter().filter(|_| !kept) {
-                let dead = now.is_none() || silent.contains(&(old.address, *target));
-                if dead || forget_when_failing(port.protocol) {
-                    commands.push(forget(old.address, port, *target));
-                }
-            }
+        for port in &old.ports {
+            let out = old.targets.iter().filter(|target| !now.is_some_and(|f| f.targets.contains(*target)));
+            let out = out.filter(|_| now.is_none() || forget_when_failing(port.protocol));
+            let dead = died.iter().filter(|(address, _)| *address == old.address).map(|(_, target)| target);
+            commands.extend(out.chain(dead).map(|target| forget(old.address, port, *target)));
         }
     }
-    commands
+    commands.into_iter().collect()
 }
 
 async fn check(config: &LocalConfig, (address, check): &Probe) -> Finding {
@@ -174,7 +181,12 @@ async fn check(config: &LocalConfig, (address, check): &Probe) -> Finding {
         });
         let Ok(socket) = socket else { return Finding::Silent };
         let socket = TcpSocket::from_std_stream(StdStream::from(socket));
-        let Ok(mut stream) = socket.connect(SocketAddr::from((*address, port))).await else { return Finding::Silent };
+        let mut stream = match socket.connect(SocketAddr::from((*address, port))).await {
+            Ok(stream) => stream,
+            // The machine lives; whoever should answer is away.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Finding::Refused,
+            Err(_) => return Finding::Silent,
+        };
         let Some(path) = path else { return Finding::Passed };
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         let mut answer = [0; ANSWER_BYTES];
@@ -213,13 +225,14 @@ mod tests {
     #[test]
     fn what_is_forgotten() {
         let (lb, gone) = (Ipv4Addr::new(172, 30, 0, 20), Ipv4Addr::new(10, 0, 0, 9));
-        let count = |after: &[Forwarding], silent: &[(Ipv4Addr, Ipv4Addr)]| {
-            stale(&[forwarding(&[8, 9])], after, &silent.iter().copied().collect()).len()
+        let count = |before: &[u8], after: &[Forwarding], died: &[(Ipv4Addr, Ipv4Addr)]| {
+            stale(&[forwarding(before)], after, &died.iter().copied().collect()).len()
         };
-        assert_eq!(count(&[forwarding(&[8, 9])], &[]), 0, "nothing changed");
-        assert_eq!(count(&[forwarding(&[8])], &[]), 1, "draining: datagrams only");
-        assert_eq!(count(&[forwarding(&[8])], &[(lb, gone)]), 2, "dead: everything");
-        assert_eq!(count(&[], &[]), 4, "the load balancer went");
+        assert_eq!(count(&[8, 9], &[forwarding(&[8, 9])], &[]), 0, "nothing changed");
+        assert_eq!(count(&[8, 9], &[forwarding(&[8])], &[]), 1, "draining: datagrams only");
+        assert_eq!(count(&[8, 9], &[forwarding(&[8])], &[(lb, gone)]), 2, "dead: everything");
+        assert_eq!(count(&[8], &[forwarding(&[8])], &[(lb, gone)]), 2, "dead after it was out: everything");
+        assert_eq!(count(&[8, 9], &[], &[]), 4, "the load balancer went");
     }
 
     #[test]

@@ -22,17 +22,20 @@ pub(crate) struct Health {
     /// It does not answer at all: its connections lead nowhere.
     pub(crate) silent: bool,
     failures: u32,
+    silences: u32,
 }
 
 impl Health {
-    /// After one more finding. One pass is enough to be in; `threshold` failures in a row to be out.
+    /// After one more finding. One pass is enough to be in; `threshold` failures in a row to be out, `silence` without
+    /// an answer to be dead.
     pub(crate) fn after(self, finding: Finding, settings: HealthSettings) -> Self {
         if finding == Finding::Passed {
-            return Self { healthy: true, silent: false, failures: 0 };
+            return Self { healthy: true, ..Self::default() };
         }
         let failures = self.failures.saturating_add(1);
+        let silences = if finding == Finding::Silent { self.silences.saturating_add(1) } else { 0 };
         let out = failures >= settings.threshold;
-        Self { healthy: self.healthy && !out, silent: out && finding == Finding::Silent, failures }
+        Self { healthy: self.healthy && !out, silent: silences >= settings.silence, failures, silences }
     }
 }
 
@@ -68,13 +71,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_pass_is_in_and_two_failures_are_out() {
+    fn one_pass_is_in_two_failures_are_out_and_long_silence_is_death() {
         use Finding::{Passed as P, Refused as R, Silent as S};
         for (findings, healthy, silent) in [
             (vec![], false, false),
             (vec![P], true, false),
             (vec![P, S], true, false),
-            (vec![P, S, S], false, true),
+            (vec![P, S, S], false, false),
+            (vec![P, S, S, S, S, S], false, false),
+            (vec![P, S, S, S, S, S, S], false, true),
+            (vec![S, S, S, S, S, R, S], false, false),
+            (vec![S, S, S, S, S, S, P], true, false),
             (vec![P, R, R], false, false),
             (vec![P, S, P, S], true, false),
             (vec![S, S, P], true, false),
@@ -90,8 +97,8 @@ mod tests {
         let probe = (Ipv4Addr::LOCALHOST, HealthCheck::Tcp { port: 1 });
         let mut book = HealthBook::default();
         let mut take = |finding| book.take(vec![(probe.clone(), finding)], HealthSettings::default());
-        let reports: Vec<bool> =
-            [Finding::Passed, Finding::Passed, Finding::Silent, Finding::Silent].map(&mut take).into();
-        assert_eq!(reports, [true, false, false, true]);
+        let findings = [&[Finding::Passed, Finding::Passed][..], &[Finding::Silent; 7]].concat();
+        let reports: Vec<bool> = findings.into_iter().map(&mut take).collect();
+        assert_eq!(reports, [true, false, false, true, false, false, false, true, false]);
     }
 }

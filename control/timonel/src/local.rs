@@ -46,6 +46,7 @@ pub(crate) fn config(settings: &Settings) -> anyhow::Result<LocalConfig> {
         containerd.display().to_string(),
         "--cni-bin".into(),
         CNI_BIN.into(),
+        "--shared-disk".into(),
     ];
     let name = settings.local_name.as_deref().unwrap_or(DEFAULT_NAME);
     let mut config = LocalConfig::new(name, settings.data.join(FOLDER), command.into());

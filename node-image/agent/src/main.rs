@@ -6,6 +6,7 @@
 mod cni;
 mod containerd;
 mod identity;
+mod images;
 mod join;
 mod layout;
 mod run;
@@ -62,6 +63,9 @@ pub(crate) struct MachineArgs {
     /// Directory of OCI archives to import at start.
     #[arg(long, env = "TIMONEL_IMAGES")]
     images: Option<PathBuf>,
+    /// The disk is not the machine's own: how full others make it is no reason to evict pods or to remove images.
+    #[arg(long, env = "TIMONEL_SHARED_DISK")]
+    shared_disk: bool,
 }
 
 fn main() -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The agent: joins, then keeps kubelet, service proxy, DNS and tunnel running until it is told to stop.
 
 use crate::{
-    MachineArgs, cni,
+    MachineArgs, cni, images,
     join::join,
     layout::Layout,
     state::{self, Joined, replace},
@@ -20,24 +20,26 @@ use kube::{
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 use timonel_dns::DnsConfig;
 use timonel_fleet::NodeSettings;
-use timonel_kubelet::{Kubelet, KubeletConfig};
+use timonel_kubelet::{ImageThresholds, Kubelet, KubeletConfig};
 use timonel_proxy::{NodeView, ProxyConfig};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
-use tokio::{process::Command, sync::oneshot};
+use tokio::process::Command;
 
 /// First wait before joining is tried again; doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for the images that the machine brings along.
-const IMPORT_PATIENCE: Duration = Duration::from_secs(120);
+/// Longest wait for the first of the images that the machine brings along.
+const FIRST_IMAGE_PATIENCE: Duration = Duration::from_secs(15);
 /// How often the age of the certificate is looked at.
 const RENEWAL_LOOK: Duration = Duration::from_secs(600);
+/// Per cent of a disk that the machine shares with others which must stay free: how full others make it is no reason to
+/// evict pods, that nothing can be written any more is.
+const SHARED_DISK_PERCENT: u64 = 1;
 /// Time for everything to stop.
 const GRACE: Duration = Duration::from_secs(8);
 /// Service of the cluster's DNS; the node answers for it itself.
@@ -81,15 +83,16 @@ async fn start(args: &MachineArgs, tasks: &Tasks) -> anyhow::Result<()> {
     };
     let settings = joined.settings().clone();
     tracing::info!(node = %settings.name, server = %joined.server, "joined");
-    if let Some(images) = &args.images {
-        let imported = import(images, &layout, tasks);
-        // Pods that start before their image is there would try to pull it, and then wait longer than the import.
-        if tokio::time::timeout(IMPORT_PATIENCE, imported).await.is_err() {
-            tracing::warn!("images are still being imported; going on without the rest");
-        }
-    }
+    let brought = args.images.as_ref().map(|images| images::import(images, &layout, tasks));
     let client = client(&joined).await?;
-    let kubelet = kubelet_config(args, &layout, &joined, client.clone(), clock.clone())?;
+    let mut kubelet = kubelet_config(args, &layout, &joined, client.clone(), clock.clone())?;
+    if let Some(mut brought) = brought {
+        // Without the pods' own image, the smallest and so the first, no pod starts at all.
+        if tokio::time::timeout(FIRST_IMAGE_PATIENCE, brought.changed()).await.is_err() {
+            tracing::warn!("no image imported yet; going on");
+        }
+        kubelet.brought_images = brought;
+    }
     let kubelet = Kubelet::new(kubelet, tasks).context("kubelet")?;
     let current = tunnel::keep(&joined, &kubelet.api(), tasks);
     let address: Ipv4Addr = joined.address.parse().context("the machine's address")?;
@@ -200,6 +203,11 @@ fn kubelet_config(
     config.labels.clone_from(&settings.labels);
     config.taints = settings.taints.iter().map(|text| taint(text)).collect::<anyhow::Result<_>>()?;
     config.external_cloud = true;
+    if args.shared_disk {
+        config.eviction.disk_percent = SHARED_DISK_PERCENT;
+        config.image_gc =
+            ImageThresholds { high_percent: 100 - SHARED_DISK_PERCENT, low_percent: 100 - SHARED_DISK_PERCENT };
+    }
     Ok(config)
 }
 
@@ -271,53 +279,6 @@ fn renew(args: &MachineArgs, layout: &Layout, joined: &Joined, clock: Clock, tas
             }
         }
     });
-}
-
-/// Imports OCI archives that the machine brings along, those that were not imported before; what is put there later
-/// too. The receiver is told when all that is there at first has been imported.
-fn import(folder: &Path, layout: &Layout, tasks: &Tasks) -> oneshot::Receiver<()> {
-    let (folder, socket, seen) = (folder.to_owned(), layout.containerd_socket(), layout.state().join("images"));
-    let (send, receive) = oneshot::channel();
-    tasks.spawn("images", OnError::Log, async move {
-        let mut first = Some(send);
-        fs::create_dir_all(&seen)?;
-        loop {
-            let complete = import_once(&folder, &socket, &seen).await?;
-            if complete && let Some(first) = first.take() {
-                // Nobody waits any more when it took too long.
-                let _ = first.send(());
-            }
-            // Images may be put there later; while containerd is still starting, look again sooner.
-            tokio::time::sleep(if complete { LONGEST_WAIT } else { FIRST_WAIT }).await;
-        }
-        #[allow(unreachable_code, reason = "names the error type of the loop")]
-        Ok::<_, std::io::Error>(())
-    });
-    receive
-}
-
-/// Imports what is new; whether nothing is left.
-async fn import_once(folder: &Path, socket: &Path, seen: &Path) -> std::io::Result<bool> {
-    let mut complete = true;
-    for entry in fs::read_dir(folder)? {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-        let stamp = seen.join(&name);
-        let size = fs::metadata(&path)?.len().to_string();
-        let known = fs::read_to_string(&stamp).is_ok_and(|known| known == size);
-        if path.extension().is_none_or(|kind| kind != "tar") || known {
-            continue;
-        }
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(socket).args(["-n", "k8s.io", "images", "import"]).arg(&path);
-        let output = command.output().await?;
-        if output.status.success() {
-            fs::write(&stamp, size)?;
-        } else {
-            complete = false;
-            tracing::debug!(image = ?name, error = %String::from_utf8_lossy(&output.stderr), "not imported");
-        }
-    }
-    Ok(complete)
 }
 
 #[cfg(test)]

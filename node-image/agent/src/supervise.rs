@@ -58,6 +58,9 @@ pub(crate) async fn supervise(args: &MachineArgs) -> anyhow::Result<()> {
     if let Some(images) = &args.images {
         agent_args.extend(["--images".into(), images.clone().into()]);
     }
+    if args.shared_disk {
+        agent_args.push("--shared-disk".into());
+    }
     let agent = Service { name: "agent", program: myself, args: agent_args };
     for service in [containerd, agent] {
         let (token, logs) = (tasks.token(), layout.logs());

@@ -4,8 +4,12 @@ use crate::decide::eviction::EvictionThresholds;
 use crate::decide::gc::ImageThresholds;
 use crate::decide::node::Reserved;
 use k8s_openapi::api::core::v1::Taint;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 use timonel_runtime::{Clock, Entropy};
+use tokio::sync::watch;
 
 /// Version of Kubernetes whose node behaviour this is.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
@@ -59,10 +63,22 @@ pub struct KubeletConfig {
     pub eviction: EvictionThresholds,
     /// When to remove images.
     pub image_gc: ImageThresholds,
+    /// Images that the machine brings along.
+    pub brought_images: watch::Receiver<BroughtImages>,
     /// Largest log file before rotation, in bytes.
     pub log_max_bytes: u64,
     /// Log files kept per container.
     pub log_max_files: usize,
+}
+
+/// Images that the machine brings along: no registry may have them, so they are never removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BroughtImages {
+    /// Whether some are still being made available: one that is missing may be among them, and is waited for before it
+    /// is pulled.
+    pub coming: bool,
+    /// Names of those that are there.
+    pub names: BTreeSet<String>,
 }
 
 impl KubeletConfig {
@@ -93,6 +109,7 @@ impl KubeletConfig {
             reserved: Reserved::default(),
             eviction: EvictionThresholds::default(),
             image_gc: ImageThresholds::default(),
+            brought_images: watch::channel(BroughtImages::default()).1,
             log_max_bytes: 10 << 20,
             log_max_files: 5,
         }

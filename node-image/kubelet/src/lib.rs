@@ -10,7 +10,7 @@ mod decide;
 mod shell;
 
 pub use api::KubeletApi;
-pub use config::{KUBERNETES_VERSION, KubeletConfig};
+pub use config::{BroughtImages, KUBERNETES_VERSION, KubeletConfig};
 pub use decide::eviction::EvictionThresholds;
 pub use decide::gc::ImageThresholds;
 pub use decide::node::Reserved;

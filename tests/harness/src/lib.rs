@@ -1,12 +1,17 @@
 //! A whole Timonel for a test: a service with a data directory, a port, names and address ranges of its own, so that
 //! it stands beside a running `up` and beside other tests; taken down when the test ends, however it ends.
 
+mod load;
+
+pub use load::{Load, Tally};
+
 use anyhow::{Context, bail, ensure};
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -68,12 +73,25 @@ impl World {
     /// # Errors
     /// When it cannot be run or fails; what it printed is in the error.
     pub fn timonel(&self, args: &[&str]) -> anyhow::Result<String> {
+        finish(&mut self.timonel_command(args))
+    }
+
+    /// Starts `timonel` with this world's settings and does not wait for it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn timonel_started(&self, args: &[&str]) -> anyhow::Result<Child> {
+        let mut command = self.timonel_command(args);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().with_context(|| format!("{command:?}"))
+    }
+
+    fn timonel_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("timonel"));
         command.args(args).env("TIMONEL_DATA", self.data.path());
         command.env("TIMONEL_LISTEN", format!("127.0.0.1:{}", self.port)).env("TIMONEL_LOCAL_NAME", &self.name);
         command.env("TIMONEL_LOCAL_PUBLIC", format!("172.29.{}.0/24", self.range));
         command.env("TIMONEL_LOCAL_MACHINES", format!("10.{}.0.0/16", 60 + self.range));
-        finish(&mut command)
+        command
     }
 
     /// Runs stock kubectl against a cluster.
@@ -81,10 +99,16 @@ impl World {
     /// # Errors
     /// When it cannot be run or fails; what it printed is in the error.
     pub fn kubectl(&self, cluster: &str, args: &[&str]) -> anyhow::Result<String> {
+        finish(self.kubectl_command(cluster).args(["--request-timeout", "60s"]).args(args))
+    }
+
+    /// Stock kubectl for a cluster, to be completed and run by the caller.
+    #[must_use]
+    pub fn kubectl_command(&self, cluster: &str) -> Command {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(self.data.path().join("kubeconfig"));
-        command.args(["--context", &format!("timonel-{cluster}"), "--request-timeout", "60s"]);
-        finish(command.args(args))
+        command.args(["--context", &format!("timonel-{cluster}")]);
+        command
     }
 
     /// Kills the server without a word.
@@ -92,9 +116,29 @@ impl World {
     /// # Errors
     /// When there is none.
     pub fn kill_server(&self) -> anyhow::Result<()> {
-        let pid: i32 = fs::read_to_string(self.data.path().join("server.pid"))?.trim().parse()?;
-        let pid = rustix::process::Pid::from_raw(pid).context("pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).context("kill")
+        kill(fs::read_to_string(self.data.path().join("server.pid"))?.trim().parse()?)
+    }
+
+    /// The processes of one part of this world's machines: machine to process.
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn processes(&self, part: Part) -> anyhow::Result<BTreeMap<String, i32>> {
+        let machines = self.data.path().join("local/machines");
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir("/proc").context("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // One that has just ended is none.
+            let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let words: Vec<&str> = line.split('\0').collect();
+            let machine = words.iter().find_map(|word| Path::new(word).strip_prefix(&machines).ok());
+            let machine = machine.and_then(|path| path.iter().next()).map(|name| name.to_string_lossy().into_owned());
+            if let Some(machine) = machine.filter(|_| part.is(&words)) {
+                found.insert(machine, pid);
+            }
+        }
+        Ok(found)
     }
 
     /// Network namespaces that belong to this world.
@@ -107,6 +151,34 @@ impl World {
         let names = all.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         Ok(names.filter(|name| name.starts_with(&mine)).collect())
     }
+}
+
+/// A part of a machine that runs in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The agent: kubelet, proxy, DNS, tunnel.
+    Agent,
+    /// The container runtime; not its shims.
+    Containerd,
+}
+
+impl Part {
+    fn is(self, words: &[&str]) -> bool {
+        let program = words.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+        match self {
+            Self::Agent => program == Some("timonel-node") && words.get(1) == Some(&"run"),
+            Self::Containerd => program == Some("containerd"),
+        }
+    }
+}
+
+/// Kills a process without a word.
+///
+/// # Errors
+/// When there is none.
+pub fn kill(pid: i32) -> anyhow::Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid).context("pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).context("kill")
 }
 
 impl Drop for World {
@@ -139,7 +211,11 @@ fn free_port() -> std::io::Result<u16> {
     TcpListener::bind("127.0.0.1:0")?.local_addr().map(|address| address.port())
 }
 
-fn finish(command: &mut Command) -> anyhow::Result<String> {
+/// Runs a command to its end; what it printed.
+///
+/// # Errors
+/// When it cannot be run or fails; what it printed is in the error.
+pub fn finish(command: &mut Command) -> anyhow::Result<String> {
     let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
     let stdout = String::from_utf8_lossy(&stdout).into_owned();
     ensure!(status.success(), "{command:?}: {status}\n{stdout}{}", String::from_utf8_lossy(&stderr));

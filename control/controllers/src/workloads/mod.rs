@@ -20,14 +20,15 @@ mod stateful;
 mod stateful_pod;
 
 use crate::framework::Controller;
+use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::ReplicationController};
 
 pub(crate) use deployment::scaled;
 
 /// The controllers of this family.
 pub(crate) fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
-        Box::new(replicas::ReplicaSets),
-        Box::new(replicas::ReplicationControllers),
+        Box::new(replicas::Replicas::<ReplicaSet>::new()),
+        Box::new(replicas::Replicas::<ReplicationController>::new()),
         Box::new(deployment::Deployments),
         Box::new(stateful::StatefulSets),
         Box::new(daemon::DaemonSets),

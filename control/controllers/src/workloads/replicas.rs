@@ -10,7 +10,7 @@ use crate::{
         selector::{is_empty, map_matches, matches},
         template::pod_from,
     },
-    framework::{Action, Change, Controller, Failure, Key, Kind, Note, Object, Plan, Target, Tone, View},
+    framework::{Action, Cache, Change, Controller, Failure, Key, Kind, Note, Object, Plan, Target, Tone, View},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -25,100 +25,110 @@ use k8s_openapi::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::{Debug, Formatter},
+    marker::PhantomData,
     sync::Arc,
 };
 
 /// Pods created or deleted in one look.
 const BURST: usize = 500;
 
-/// Keeps replica sets at their size.
-#[derive(Debug)]
-pub(crate) struct ReplicaSets;
+/// Keeps the objects of one kind at their size.
+pub(crate) struct Replicas<R>(PhantomData<fn() -> R>);
 
-/// Keeps replication controllers at their size.
-#[derive(Debug)]
-pub(crate) struct ReplicationControllers;
+impl<R> Replicas<R> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
-impl Controller for ReplicaSets {
+impl<R: Replicated> Debug for Replicas<R> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.write_str(R::CONTROLLER)
+    }
+}
+
+impl<R: Replicated> Controller for Replicas<R> {
     fn name(&self) -> &'static str {
-        "replicaset-controller"
+        R::CONTROLLER
     }
 
     fn reads(&self) -> &'static [Kind] {
-        &[Kind::ReplicaSet, Kind::Pod]
+        R::READS
     }
 
     fn writes(&self) -> &'static [(&'static str, &'static str)] {
-        &[("ReplicaSet", "status"), ("Pod", "created and deleted for a ReplicaSet")]
+        R::WRITES
     }
 
     fn keys(&self, view: &View, change: &Change, keys: &mut Vec<Key>) {
-        own_or_owner_keys(change, Kind::ReplicaSet, keys);
+        own_or_owner_keys(change, R::OWN, keys);
         if let Some(pod @ Object::Pod(_)) = orphan(change) {
-            let sets = view.replica_sets.in_namespace(namespace(pod.meta()));
-            keys.extend(sets.filter(|set| set.selects(labels(pod.meta()))).map(|set| Key::of(&set.metadata)));
+            let sets = R::all(view).in_namespace(namespace(pod.meta()));
+            keys.extend(sets.filter(|set| set.selects(labels(pod.meta()))).map(|set| Key::of(set.metadata())));
         }
     }
 
     fn plan(&self, view: &View, key: &Key, now: Timestamp) -> Plan {
-        let Some(set) = view.replica_sets.get(key) else { return Plan::none() };
-        let owner = controller_of(&set.metadata);
-        let siblings = owner.into_iter().flat_map(|owner| view.replica_sets.owned_by(&owner.uid));
-        let siblings = siblings.map(|set| uid(&set.metadata)).collect();
+        let Some(set) = R::all(view).get(key) else { return Plan::none() };
+        let owner = controller_of(set.metadata()).filter(|_| R::HAS_SIBLINGS);
+        let siblings = owner.into_iter().flat_map(|owner| R::all(view).owned_by(&owner.uid));
+        let siblings = siblings.map(|set| uid(set.metadata())).collect();
         plan(&**set, &siblings, view, view.memory.failure(self.name(), key), now)
     }
 }
 
-impl Controller for ReplicationControllers {
-    fn name(&self) -> &'static str {
-        "replication-controller"
-    }
-
-    fn reads(&self) -> &'static [Kind] {
-        &[Kind::ReplicationController, Kind::Pod]
-    }
-
-    fn writes(&self) -> &'static [(&'static str, &'static str)] {
-        &[("ReplicationController", "status"), ("Pod", "created and deleted for a ReplicationController")]
-    }
-
-    fn keys(&self, view: &View, change: &Change, keys: &mut Vec<Key>) {
-        own_or_owner_keys(change, Kind::ReplicationController, keys);
-        if let Some(pod @ Object::Pod(_)) = orphan(change) {
-            let sets = view.replication_controllers.in_namespace(namespace(pod.meta()));
-            keys.extend(sets.filter(|set| set.selects(labels(pod.meta()))).map(|set| Key::of(&set.metadata)));
-        }
-    }
-
-    fn plan(&self, view: &View, key: &Key, now: Timestamp) -> Plan {
-        let Some(set) = view.replication_controllers.get(key) else { return Plan::none() };
-        plan(&**set, &BTreeSet::new(), view, view.memory.failure(self.name(), key), now)
-    }
-}
-
 /// How many replicas there are, of each sort.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
     replicas: i32,
     fully_labeled: i32,
     ready: i32,
     available: i32,
-    terminating: i32,
+    /// None where the kind does not tell.
+    terminating: Option<i32>,
 }
 
-/// What replica sets and replication controllers have in common.
-trait Replicated: Metadata<Ty = ObjectMeta> {
+/// A status in the words of both kinds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reported {
+    counts: Counts,
+    observed: Option<i64>,
+    conditions: Vec<ReplicaSetCondition>,
+}
+
+/// What replica sets and replication controllers differ in.
+pub(crate) trait Replicated: Metadata<Ty = ObjectMeta> + Send + Sync + 'static {
     const OWN: Kind;
+    const CONTROLLER: &'static str;
+    const READS: &'static [Kind];
+    const WRITES: &'static [(&'static str, &'static str)];
+    /// Whether several of one owner share its pods, as the replica sets of a deployment do.
+    const HAS_SIBLINGS: bool;
+    const TELLS_TERMINATING: bool;
+    fn all(view: &View) -> &Cache<Self>
+    where
+        Self: Sized;
     fn wanted(&self) -> i32;
     fn min_ready_seconds(&self) -> i32;
     fn template(&self) -> Option<&PodTemplateSpec>;
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool;
-    /// The object with a new status, if the status changes.
-    fn with_status(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Option<Object>;
+    fn reported(&self) -> Reported;
+    fn with(&self, status: Reported) -> Object;
 }
 
 impl Replicated for ReplicaSet {
     const OWN: Kind = Kind::ReplicaSet;
+    const CONTROLLER: &'static str = "replicaset-controller";
+    const READS: &'static [Kind] = &[Kind::ReplicaSet, Kind::Pod];
+    const WRITES: &'static [(&'static str, &'static str)] =
+        &[("ReplicaSet", "status"), ("Pod", "created and deleted for a ReplicaSet")];
+    const HAS_SIBLINGS: bool = true;
+    const TELLS_TERMINATING: bool = true;
+
+    fn all(view: &View) -> &Cache<Self> {
+        &view.replica_sets
+    }
 
     fn wanted(&self) -> i32 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
@@ -136,44 +146,47 @@ impl Replicated for ReplicaSet {
         self.spec.as_ref().is_some_and(|spec| !is_empty(&spec.selector) && matches(&spec.selector, labels))
     }
 
-    fn with_status(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Option<Object> {
-        let old = self.status.clone().unwrap_or_default();
-        let mut conditions = old.conditions.clone().unwrap_or_default();
-        let failed = |condition: &ReplicaSetCondition| condition.type_ == "ReplicaFailure";
-        match failure {
-            None => conditions.retain(|condition| !failed(condition)),
-            Some(failure) if !conditions.iter().any(failed) => conditions.push(ReplicaSetCondition {
-                type_: "ReplicaFailure".to_owned(),
-                status: "True".to_owned(),
-                reason: Some(failure.reason.to_owned()),
-                message: Some(failure.message.clone()),
-                last_transition_time: Some(Time(now)),
-            }),
-            Some(_) => {}
+    fn reported(&self) -> Reported {
+        let status = self.status.clone().unwrap_or_default();
+        Reported {
+            counts: Counts {
+                replicas: status.replicas,
+                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+                ready: status.ready_replicas.unwrap_or(0),
+                available: status.available_replicas.unwrap_or(0),
+                terminating: Some(status.terminating_replicas.unwrap_or(0)),
+            },
+            observed: status.observed_generation,
+            conditions: status.conditions.unwrap_or_default(),
         }
-        let new = ReplicaSetStatus {
+    }
+
+    fn with(&self, Reported { counts, observed, conditions }: Reported) -> Object {
+        let status = ReplicaSetStatus {
             replicas: counts.replicas,
             fully_labeled_replicas: Some(counts.fully_labeled),
             ready_replicas: Some(counts.ready),
             available_replicas: Some(counts.available),
-            terminating_replicas: Some(counts.terminating),
-            observed_generation: Some(generation(&self.metadata)),
+            terminating_replicas: counts.terminating,
+            observed_generation: observed,
             conditions: (!conditions.is_empty()).then_some(conditions),
         };
-        let normal = ReplicaSetStatus {
-            fully_labeled_replicas: old.fully_labeled_replicas.or(Some(0)),
-            ready_replicas: old.ready_replicas.or(Some(0)),
-            available_replicas: old.available_replicas.or(Some(0)),
-            terminating_replicas: old.terminating_replicas.or(Some(0)),
-            conditions: old.conditions.filter(|conditions| !conditions.is_empty()),
-            ..old
-        };
-        (normal != new).then(|| Self { status: Some(new), ..self.clone() }.into())
+        Self { status: Some(status), ..self.clone() }.into()
     }
 }
 
 impl Replicated for ReplicationController {
     const OWN: Kind = Kind::ReplicationController;
+    const CONTROLLER: &'static str = "replication-controller";
+    const READS: &'static [Kind] = &[Kind::ReplicationController, Kind::Pod];
+    const WRITES: &'static [(&'static str, &'static str)] =
+        &[("ReplicationController", "status"), ("Pod", "created and deleted for a ReplicationController")];
+    const HAS_SIBLINGS: bool = false;
+    const TELLS_TERMINATING: bool = false;
+
+    fn all(view: &View) -> &Cache<Self> {
+        &view.replication_controllers
+    }
 
     fn wanted(&self) -> i32 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
@@ -191,38 +204,63 @@ impl Replicated for ReplicationController {
         map_matches(self.spec.as_ref().and_then(|spec| spec.selector.as_ref()), labels)
     }
 
-    fn with_status(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Option<Object> {
-        let old = self.status.clone().unwrap_or_default();
-        let mut conditions = old.conditions.clone().unwrap_or_default();
-        let failed = |condition: &ReplicationControllerCondition| condition.type_ == "ReplicaFailure";
-        match failure {
-            None => conditions.retain(|condition| !failed(condition)),
-            Some(failure) if !conditions.iter().any(failed) => conditions.push(ReplicationControllerCondition {
-                type_: "ReplicaFailure".to_owned(),
-                status: "True".to_owned(),
-                reason: Some(failure.reason.to_owned()),
-                message: Some(failure.message.clone()),
-                last_transition_time: Some(Time(now)),
-            }),
-            Some(_) => {}
+    fn reported(&self) -> Reported {
+        let status = self.status.clone().unwrap_or_default();
+        Reported {
+            counts: Counts {
+                replicas: status.replicas,
+                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+                ready: status.ready_replicas.unwrap_or(0),
+                available: status.available_replicas.unwrap_or(0),
+                terminating: None,
+            },
+            observed: status.observed_generation,
+            conditions: status.conditions.unwrap_or_default().into_iter().map(from_controller).collect(),
         }
-        let new = ReplicationControllerStatus {
+    }
+
+    fn with(&self, Reported { counts, observed, conditions }: Reported) -> Object {
+        let conditions: Vec<_> = conditions.into_iter().map(to_controller).collect();
+        let status = ReplicationControllerStatus {
             replicas: counts.replicas,
             fully_labeled_replicas: Some(counts.fully_labeled),
             ready_replicas: Some(counts.ready),
             available_replicas: Some(counts.available),
-            observed_generation: Some(generation(&self.metadata)),
+            observed_generation: observed,
             conditions: (!conditions.is_empty()).then_some(conditions),
         };
-        let normal = ReplicationControllerStatus {
-            fully_labeled_replicas: old.fully_labeled_replicas.or(Some(0)),
-            ready_replicas: old.ready_replicas.or(Some(0)),
-            available_replicas: old.available_replicas.or(Some(0)),
-            conditions: old.conditions.filter(|conditions| !conditions.is_empty()),
-            ..old
-        };
-        (normal != new).then(|| Self { status: Some(new), ..self.clone() }.into())
+        Self { status: Some(status), ..self.clone() }.into()
     }
+}
+
+fn from_controller(condition: ReplicationControllerCondition) -> ReplicaSetCondition {
+    let ReplicationControllerCondition { last_transition_time, message, reason, status, type_ } = condition;
+    ReplicaSetCondition { last_transition_time, message, reason, status, type_ }
+}
+
+fn to_controller(condition: ReplicaSetCondition) -> ReplicationControllerCondition {
+    let ReplicaSetCondition { last_transition_time, message, reason, status, type_ } = condition;
+    ReplicationControllerCondition { last_transition_time, message, reason, status, type_ }
+}
+
+/// The object with a new status, if the status changes.
+fn report<R: Replicated>(set: &R, counts: Counts, failure: Option<&Failure>, now: Timestamp) -> Option<Object> {
+    let old = set.reported();
+    let mut conditions = old.conditions.clone();
+    let failed = |condition: &ReplicaSetCondition| condition.type_ == "ReplicaFailure";
+    match failure {
+        None => conditions.retain(|condition| !failed(condition)),
+        Some(failure) if !conditions.iter().any(failed) => conditions.push(ReplicaSetCondition {
+            type_: "ReplicaFailure".to_owned(),
+            status: "True".to_owned(),
+            reason: Some(failure.reason.to_owned()),
+            message: Some(failure.message.clone()),
+            last_transition_time: Some(Time(now)),
+        }),
+        Some(_) => {}
+    }
+    let new = Reported { counts, observed: Some(generation(set.metadata())), conditions };
+    (new != old).then(|| set.with(new))
 }
 
 fn plan<R: Replicated>(
@@ -259,7 +297,7 @@ fn plan<R: Replicated>(
     // While pods come and go their own changes bring the next look; a status now would be stale at once.
     let failure = failure.filter(|_| claimed.len() != wanted);
     if (plan.actions.is_empty() || failure.is_some())
-        && let Some(object) = set.with_status(&counts, failure, now)
+        && let Some(object) = report(set, counts, failure, now)
     {
         plan.push(Action::update_status(object));
     }
@@ -329,7 +367,7 @@ fn count<R: Replicated>(set: &R, claimed: &[&Arc<Pod>], terminating: usize, now:
         fully_labeled: how_many(&full),
         ready: how_many(&ready),
         available: how_many(&|pod| available(pod, set.min_ready_seconds(), now)),
-        terminating: number(terminating),
+        terminating: R::TELLS_TERMINATING.then(|| number(terminating)),
     }
 }
 
@@ -338,6 +376,10 @@ mod tests {
     use super::*;
     use crate::testing::{Outline, at, object, outline};
     use serde_json::{Value, json};
+
+    fn sets() -> Replicas<ReplicaSet> {
+        Replicas::new()
+    }
 
     fn set(replicas: i32) -> Value {
         json!({"metadata": {"name": "web", "namespace": "default", "uid": "rs", "generation": 2, "resourceVersion": "7"},
@@ -364,7 +406,7 @@ mod tests {
         for pod in pods {
             view.pods.insert(object(pod.clone()));
         }
-        let plan = ReplicaSets.plan(&view, &Key::new("default", "web"), at(100));
+        let plan = sets().plan(&view, &Key::new("default", "web"), at(100));
         let outlines = outline(&plan);
         let lines: Vec<_> = outlines.iter().map(|outline| outline.line.clone()).collect();
         assert_eq!(lines, expected);
@@ -418,10 +460,10 @@ mod tests {
     fn a_refusal_becomes_a_condition_until_it_is_over() {
         let mut view = View::default();
         view.replica_sets.insert(object(set(2)));
-        let (key, name) = (Key::new("default", "web"), ReplicaSets.name());
+        let (key, name) = (Key::new("default", "web"), sets().name());
         let failure = Failure { reason: "FailedCreate", message: "exceeded quota".to_owned() };
         view.memory.attempted(name, &key, Some(failure));
-        let outlines = outline(&ReplicaSets.plan(&view, &key, at(100)));
+        let outlines = outline(&sets().plan(&view, &key, at(100)));
         let status = outlines.last().expect("a status");
         assert_eq!(status.body["status"]["conditions"][0]["reason"], "FailedCreate");
         assert_eq!(outlines.len(), 3, "it keeps trying");
@@ -429,7 +471,7 @@ mod tests {
         settled["status"]["conditions"] =
             json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]);
         view.replica_sets.insert(object(settled));
-        let outlines = outline(&ReplicaSets.plan(&view, &key, at(100)));
+        let outlines = outline(&sets().plan(&view, &key, at(100)));
         assert_eq!(outlines[0].body["status"].get("conditions"), None);
     }
 
@@ -440,7 +482,7 @@ mod tests {
         patient["spec"]["minReadySeconds"] = json!(120);
         view.replica_sets.insert(object(patient));
         view.pods.insert(object(pod("a", Some("rs"), true)));
-        let plan = ReplicaSets.plan(&view, &Key::new("default", "web"), at(100));
+        let plan = sets().plan(&view, &Key::new("default", "web"), at(100));
         assert_eq!(outline(&plan)[0].body["status"]["availableReplicas"], 0);
         assert_eq!(plan.again, Some(at(120)));
     }

@@ -150,6 +150,7 @@ async fn images(shared: &Arc<Shared>, seen: &mut Seen) {
         tokio::try_join!(shared.runtime.list_images(), shared.runtime.containers(None), shared.runtime.image_fs());
     let Ok((images, containers, file_systems)) = answers else { return };
     let used: BTreeSet<&str> = containers.iter().map(|one| one.image_ref.as_str()).collect();
+    let brought = shared.config.brought_images.borrow().names.clone();
     let stored: Vec<StoredImage> = {
         seen.retain(|id, _| images.iter().any(|image| image.id == *id));
         images
@@ -165,7 +166,8 @@ async fn images(shared: &Arc<Shared>, seen: &mut Seen) {
                     id: image.id.clone(),
                     bytes: image.size,
                     used: in_use,
-                    pinned: image.pinned || image.repo_tags.iter().any(|tag| tag.contains("/pause:")),
+                    pinned: image.pinned
+                        || image.repo_tags.iter().any(|tag| tag.contains("/pause:") || brought.contains(tag)),
                     first_seen: times.0,
                     last_used: times.1,
                 }

@@ -7,7 +7,7 @@ use crate::decide::names::PodId;
 use base64::Engine as _;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use timonel_cri::cri::{AuthConfig, Image, ImageSpec, PodSandboxConfig};
 
 /// A start that must be tried again later.
@@ -17,6 +17,9 @@ pub(crate) fn failure(reason: &'static str, message: impl Into<String>, retry_at
 
 /// Pause before a start is tried again that failed for a reason other than a pull.
 pub(crate) const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+/// Longest wait for an image that may come with the machine.
+const COMING_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Makes sure that the container's image is there.
 pub(crate) async fn ensure(
@@ -29,11 +32,7 @@ pub(crate) async fn ensure(
     let about = (kind, container.name.as_str());
     let name = container.image.clone().unwrap_or_default();
     let spec = ImageSpec { image: normalized(&name), user_specified_image: name.clone(), ..ImageSpec::default() };
-    let present = shared
-        .runtime
-        .image(spec.clone())
-        .await
-        .map_err(|error| failure("ImageInspectError", error.to_string(), now + RETRY))?;
+    let present = find(shared, &spec).await?;
     let policy = pull_policy(container);
     if let Some(image) = present.clone().filter(|_| policy != "Always") {
         shared.events.container(
@@ -70,6 +69,31 @@ pub(crate) async fn ensure(
     shared.events.container(pod, about, true, "Failed", "Error: ErrImagePull");
     // The caller sets the time by the image's own back-off.
     Err(failure("ErrImagePull", message, now))
+}
+
+/// The image, if it is there. One that is not may still come with the machine.
+async fn find(shared: &Shared, spec: &ImageSpec) -> Result<Option<Image>, StartFailure> {
+    let look = || async {
+        let found = shared.runtime.image(spec.clone()).await;
+        found.map_err(|error| failure("ImageInspectError", error.to_string(), shared.config.clock.now() + RETRY))
+    };
+    let mut coming = shared.config.brought_images.clone();
+    let waiting = async {
+        while coming.borrow_and_update().coming {
+            if let Some(image) = look().await? {
+                return Ok(Some(image));
+            }
+            // The next look comes with the next image, or when there are no more.
+            if coming.changed().await.is_err() {
+                break;
+            }
+        }
+        look().await
+    };
+    match tokio::time::timeout(COMING_PATIENCE, waiting).await {
+        Ok(found) => found,
+        Err(_) => look().await,
+    }
 }
 
 /// Credentials to try, the most specific first, and none at last.

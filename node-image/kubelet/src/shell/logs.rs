@@ -131,31 +131,41 @@ pub(crate) async fn read(
         }
     }
     loop {
-        while let Some(raw) = reader.record().await? {
-            if let Some(shown) = options.show(&raw)
-                && !send(&out, shown, &mut left).await
-            {
-                return Ok(());
-            }
-        }
-        if !options.follow || out.is_closed() {
+        if !drain(&mut reader, &options, &out, &mut left).await? || !options.follow || out.is_closed() {
             return Ok(());
         }
         if reader.rotated(path).await {
+            // There is a new file: the container writes no more to the old one, which is read to its end first.
+            if !drain(&mut reader, &options, &out, &mut left).await? {
+                return Ok(());
+            }
             reader = Reader::open(path).await?;
             continue;
         }
         if !alive() {
             // What was written between the last look and the end.
-            while let Some(raw) = reader.record().await? {
-                if let Some(shown) = options.show(&raw) {
-                    send(&out, shown, &mut left).await;
-                }
-            }
+            drain(&mut reader, &options, &out, &mut left).await?;
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_PAUSE).await;
     }
+}
+
+/// Sends what the file has; whether more is wanted.
+async fn drain(
+    reader: &mut Reader,
+    options: &LogOptions,
+    out: &mpsc::Sender<io::Result<Bytes>>,
+    left: &mut u64,
+) -> io::Result<bool> {
+    while let Some(raw) = reader.record().await? {
+        if let Some(shown) = options.show(&raw)
+            && !send(out, shown, left).await
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn send(out: &mpsc::Sender<io::Result<Bytes>>, mut shown: Vec<u8>, left: &mut u64) -> bool {
