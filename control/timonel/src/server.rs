@@ -10,13 +10,16 @@ use anyhow::{Context, bail};
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{CloudTie, IdentityVerifier, Service, ServiceConfig};
-use timonel_store::{EmbeddedConfig, EmbeddedStore, Store};
+use timonel_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Time for what outlives the service itself to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Only the owner may look into the data directory.
 const OWNER_ONLY: u32 = 0o700;
+/// Longest wait for a store that another process holds, and the time between two tries.
+const STORE_PATIENCE: Duration = Duration::from_secs(15);
+const STORE_LOOK: Duration = Duration::from_millis(200);
 /// File that says which process serves a data directory.
 pub(crate) const PID_FILE: &str = "server.pid";
 
@@ -27,7 +30,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     raise_descriptors();
     let tasks = Tasks::root("timonel");
     let clock = Clock::system();
-    let store = open_store(&settings)?;
+    let store = open_when_free(&settings).await?;
     fs::write(settings.data.join(PID_FILE), std::process::id().to_string()).context("pid file")?;
     let cloud = open_cloud(&settings, &clock, &tasks).await?;
     let mut listen = settings.listen.clone();
@@ -99,6 +102,22 @@ fn make_data(data: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
     fs::set_permissions(data, fs::Permissions::from_mode(OWNER_ONLY))
         .with_context(|| format!("{} must belong to the user that runs the server", data.display()))
+}
+
+/// A predecessor that was killed a moment ago may still hold the store.
+async fn open_when_free(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    let end = tokio::time::Instant::now() + STORE_PATIENCE;
+    loop {
+        match open_store(settings) {
+            Err(error)
+                if matches!(error.downcast_ref(), Some(StoreError::Unavailable(_)))
+                    && tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(STORE_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
