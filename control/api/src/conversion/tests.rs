@@ -2,7 +2,7 @@ use super::*;
 use crate::{Limits, Scheme, decode_json, encode_json};
 
 fn converted(from: (&str, &str), to: (&str, &str), plural: &str, body: &str) -> Value {
-    let scheme = Scheme::kubernetes();
+    let scheme = Scheme::with_every_version();
     let from = scheme.resource(from.0, from.1, plural).expect("served");
     let to = scheme.resource(to.0, to.1, plural).expect("served");
     let mut value = decode_json(scheme.schema(), from.body, body.as_bytes(), &Limits::default()).expect(body).value;

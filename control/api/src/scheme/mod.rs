@@ -257,15 +257,31 @@ impl Scheme {
         KUBERNETES.clone()
     }
 
-    /// The scheme of Kubernetes, read from its tables anew; [`Scheme::kubernetes`] keeps one.
+    /// The scheme of Kubernetes, read from its tables anew; [`Scheme::kubernetes`] keeps one. As upstream serves
+    /// it by default: versions that are not stable are off, though their types are known.
     ///
     /// # Panics
     /// Never with the tables this crate is built with: a test reads them.
     #[must_use]
     pub fn from_tables() -> Arc<Self> {
-        let mut builder = Scheme::builder();
-        builder.add_tables(&load::KUBERNETES, load::RESOURCES).expect("the built-in tables read, as a test shows");
+        let mut builder = Self::tables();
+        builder.resources.retain(|resource| is_stable(&resource.version));
         builder.build()
+    }
+
+    /// The same with every version on, as upstream's `api/all=true`.
+    ///
+    /// # Panics
+    /// Never with the tables this crate is built with: a test reads them.
+    #[must_use]
+    pub fn with_every_version() -> Arc<Self> {
+        Self::tables().build()
+    }
+
+    fn tables() -> SchemeBuilder {
+        let mut builder = Self::builder();
+        builder.add_tables(&load::KUBERNETES, load::RESOURCES).expect("the built-in tables read, as a test shows");
+        builder
     }
 
     /// A builder that starts from nothing.
@@ -349,6 +365,11 @@ impl Scheme {
         let storage = storage.clone();
         self.resources.iter().filter(move |resource| resource.storage == storage)
     }
+}
+
+/// Whether a version is neither alpha nor beta.
+fn is_stable(version: &str) -> bool {
+    !version.contains("alpha") && !version.contains("beta")
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
