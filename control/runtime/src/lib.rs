@@ -10,4 +10,7 @@ mod telemetry;
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use tasks::{OnError, Tasks};
-pub use telemetry::{Telemetry, TelemetryConfig, TelemetryError, continue_trace, propagate_trace};
+pub use telemetry::{
+    Family, Kind, MetricsSource, Registry, Sample, Telemetry, TelemetryConfig, TelemetryError, TextError,
+    continue_trace, export_metrics, follow_trace, parse_metrics, propagate_trace, remember_trace, traces_are_on,
+};

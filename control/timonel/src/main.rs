@@ -51,6 +51,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         filter,
         json: cli.log_json,
         otlp_endpoint: cli.otlp_endpoint,
+        metrics_period: None,
     })?;
     let result = match cli.command {
         Command::Server(args) => server::run(&args).await,

@@ -76,8 +76,12 @@ fn main() -> anyhow::Result<()> {
         .context("a TLS provider is installed already")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let config =
-            TelemetryConfig { service: "timonel-node", filter: cli.log, json: false, otlp_endpoint: cli.otlp_endpoint };
+        let config = TelemetryConfig {
+            service: "timonel-node",
+            filter: cli.log,
+            otlp_endpoint: cli.otlp_endpoint,
+            ..TelemetryConfig::default()
+        };
         let telemetry = Telemetry::start(&config)?;
         let result = match cli.command {
             Command::Run(args) => run::run(&args).await,
