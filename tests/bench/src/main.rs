@@ -19,7 +19,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use record::{Figures, Results};
 use std::path::{Path, PathBuf};
-use timonel_runtime::{Clock, Tasks};
+use timonel_runtime::Clock;
 use work::{Bench, WORKLOADS, Workload};
 
 /// Most repetitions: each takes minutes with everything.
@@ -99,11 +99,10 @@ async fn bench(args: Args) -> anyhow::Result<()> {
         None => tempfile::Builder::new().prefix("tm-bench-").tempdir(),
     }
     .context("scratch directory")?;
-    let tasks = Tasks::root("bench");
     let chosen: Vec<_> = WORKLOADS.iter().filter(|workload| chosen(workload, &args)).collect();
     let mut results = Results::load(&args.results)?;
     let mut figures = Figures::default();
-    let bench = Bench::new(timonel, args.upstream.clone(), scratch.path().to_owned(), own, tasks.clone());
+    let bench = Bench::new(timonel, args.upstream.clone(), scratch.path().to_owned(), own);
     for workload in chosen {
         for round in 0..args.rounds {
             eprintln!("-- {} ({}/{})", workload.name, round + 1, args.rounds);
@@ -120,7 +119,6 @@ async fn bench(args: Args) -> anyhow::Result<()> {
         let now = Clock::system().now();
         results.append(&args.results, &lines, &now.strftime("%Y-%m-%d").to_string(), &record::commit())?;
     }
-    tasks.shutdown(work::DRAIN).await;
     Ok(())
 }
 

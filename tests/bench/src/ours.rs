@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use std::{
+    cell::RefCell,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -39,13 +40,13 @@ impl Service {
         command.args(["--log", "warn", "server", "--cloud", "none", "--data"]).arg(&self.data);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        let mut process = Process::start(&mut command, &self.data.with_extension("log"))?;
+        let process = RefCell::new(Process::start(&mut command, &self.data.with_extension("log"))?);
         let target = until("kubeconfig", || async {
-            process.check().map_err(Outcome::Over)?;
+            process.borrow_mut().check().map_err(Outcome::Over)?;
             self.target(FLEET).map_err(Outcome::Again)
         });
         let target = target.await?;
-        Ok(Peer::new(Side::Ours, target, vec![process]))
+        Ok(Peer::new(Side::Ours, target, vec![process.into_inner()]))
     }
 
     /// The way to one context of the administrator's kubeconfig.

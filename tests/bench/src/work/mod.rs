@@ -25,10 +25,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use timonel_runtime::Tasks;
 
-/// Time for what runs in this process to stop.
-pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// What a server does right after the last answer belongs to the work too.
 const SETTLE: Duration = Duration::from_millis(200);
 /// The namespace of the workloads.
@@ -77,7 +74,6 @@ pub(crate) struct Bench {
     scratch: PathBuf,
     /// This program, for parts that run as processes of their own.
     own: PathBuf,
-    tasks: Tasks,
     started: Instant,
     folders: Cell<u32>,
 }
@@ -97,14 +93,8 @@ impl Pair {
 }
 
 impl Bench {
-    pub(crate) fn new(
-        timonel: PathBuf,
-        upstream: Option<PathBuf>,
-        scratch: PathBuf,
-        own: PathBuf,
-        tasks: Tasks,
-    ) -> Self {
-        Self { timonel, upstream, scratch, own, tasks, started: Instant::now(), folders: Cell::new(0) }
+    pub(crate) fn new(timonel: PathBuf, upstream: Option<PathBuf>, scratch: PathBuf, own: PathBuf) -> Self {
+        Self { timonel, upstream, scratch, own, started: Instant::now(), folders: Cell::new(0) }
     }
 
     /// Runs one workload once.
