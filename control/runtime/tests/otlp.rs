@@ -1,5 +1,7 @@
 //! A real collector's side of OTLP: an HTTP server that decodes what a process sends.
 
+#![allow(clippy::unwrap_used, reason = "a test says by failing what is wrong")]
+
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -80,7 +82,7 @@ impl Collector {
     fn counter(&self, name: &str) -> Option<f64> {
         let requests = self.metrics.lock();
         let scopes = requests.iter().flat_map(|one| &one.resource_metrics).flat_map(|one| &one.scope_metrics);
-        let metric = scopes.flat_map(|scope| &scope.metrics).filter(|metric| metric.name == name).last()?;
+        let metric = scopes.flat_map(|scope| &scope.metrics).rfind(|metric| metric.name == name)?;
         let Some(Data::Sum(sum)) = &metric.data else { return None };
         match sum.data_points[0].value {
             Some(number_data_point::Value::AsDouble(value)) => Some(value),

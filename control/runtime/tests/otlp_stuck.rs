@@ -1,5 +1,7 @@
 //! A collector that takes connections and never answers: nothing waits for it, nothing grows.
 
+#![allow(clippy::unwrap_used, reason = "a test says by failing what is wrong")]
+
 use std::time::Duration;
 use timonel_runtime::{Registry, Telemetry, TelemetryConfig, export_metrics};
 use tokio::net::TcpListener;

@@ -64,10 +64,11 @@ pub(crate) fn doctor() -> anyhow::Result<()> {
     run(Command::new(build()?).arg("doctor"))
 }
 
-/// The benchmark of the whole, against a service of its own.
+/// The benchmark of the whole, against a service of its own. Both programs are built in one go: alone, either would
+/// build what they share with other features.
 pub(crate) fn bench(options: &[OsString]) -> anyhow::Result<()> {
-    build()?;
-    run(cargo().args(["run", "--release", "--package", "timonel-bench", "--"]).args(options))
+    run(cargo().args(["build", "--release", "--package", "timonel", "--package", "timonel-bench"]))?;
+    run(Command::new(programs("release").join("timonel-bench")).args(options))
 }
 
 /// Builds the images into `out`.
