@@ -6,6 +6,7 @@
 mod groups;
 mod health;
 mod openapi;
+mod openapi_proto;
 mod paths;
 mod schemas;
 
@@ -46,7 +47,10 @@ pub(crate) struct Document {
 
 impl Document {
     fn new(json: &Json) -> Self {
-        let bytes = serde_json::to_vec(json).unwrap_or_default();
+        Self::of_bytes(serde_json::to_vec(json).unwrap_or_default())
+    }
+
+    fn of_bytes(bytes: Vec<u8>) -> Self {
         let tag = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
         match wire::pack(&bytes).filter(|_| bytes.len() >= PACK_FROM) {
             Some(packed) => Self { kept: packed.into(), packed: true, tag },
@@ -102,10 +106,14 @@ impl Documents {
     }
 
     fn get(&self, name: &str, make: impl FnOnce(&Scheme) -> Option<Json>) -> Option<Document> {
+        self.get_as(name, |scheme| make(scheme).map(|json| Document::new(&json)))
+    }
+
+    fn get_as(&self, name: &str, make: impl FnOnce(&Scheme) -> Option<Document>) -> Option<Document> {
         if let Some(known) = self.made.lock().get(name) {
             return Some(known.clone());
         }
-        let document = Document::new(&make(&self.scheme)?);
+        let document = make(&self.scheme)?;
         self.made.lock().insert(name.to_owned(), document.clone());
         Some(document)
     }

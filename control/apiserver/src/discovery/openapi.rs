@@ -1,6 +1,6 @@
 //! OpenAPI documents: version 2 as a whole, version 3 per group and version.
 
-use super::{Documents, paths, schemas, tagged};
+use super::{Documents, openapi_proto, paths, schemas, tagged};
 use crate::http::{Answer, JSON, Query, accept_ranges};
 use ::http::{HeaderMap, header};
 use serde_json::{Map, Value as Json, json};
@@ -22,36 +22,52 @@ impl Dialect {
     }
 }
 
+/// Version 2 in protobuf, as clients name it and as it is called in answers.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const PROTOBUF_NAMES: [&str; 2] =
+    ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
+
 /// `/openapi/v2`.
 pub(super) fn v2(documents: &Documents, headers: &HeaderMap) -> Result<Answer, Status> {
-    if !takes_json(headers) {
-        return Err(Status::not_acceptable(&[JSON]));
-    }
-    let document = documents.get("openapi/v2", |scheme| {
-        let mut needed = schemas::Needed::default();
-        let mut listed = Map::new();
-        for group in scheme.groups() {
-            for version in &group.versions {
-                listed.extend(paths::of(scheme, &group.name, version, Dialect::V2, &mut needed));
-            }
-        }
-        Some(json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": super::GIT_VERSION},
-            "paths": listed,
-            "definitions": schemas::all(scheme, needed, Dialect::V2),
-        }))
-    });
-    document.map(|document| tagged(headers, JSON, &document)).ok_or_else(Status::no_such_resource)
+    let content_type = v2_type(headers).ok_or_else(|| Status::not_acceptable(&[JSON, PROTOBUF]))?;
+    let document = if content_type == PROTOBUF {
+        documents.get_as("openapi/v2+protobuf", |scheme| {
+            Some(super::Document::of_bytes(openapi_proto::encode(&whole(scheme))))
+        })
+    } else {
+        documents.get("openapi/v2", |scheme| Some(whole(scheme)))
+    };
+    document.map(|document| tagged(headers, content_type, &document)).ok_or_else(Status::no_such_resource)
 }
 
-/// Clients that know only the protobuf form are told that there is none.
-fn takes_json(headers: &HeaderMap) -> bool {
+/// The document of all groups in version 2.
+fn whole(scheme: &Scheme) -> Json {
+    let mut needed = schemas::Needed::default();
+    let mut listed = Map::new();
+    for group in scheme.groups() {
+        for version in &group.versions {
+            listed.extend(paths::of(scheme, &group.name, version, Dialect::V2, &mut needed));
+        }
+    }
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": super::GIT_VERSION},
+        "paths": listed,
+        "definitions": schemas::all(scheme, needed, Dialect::V2),
+    })
+}
+
+/// The form of version 2 that the client wants most among those there are.
+fn v2_type(headers: &HeaderMap) -> Option<&'static str> {
     let ranges = accept_ranges(headers);
-    let json = |kind: &str, subtype: &str| {
-        matches!((kind, subtype), ("*", "*") | ("application", "*" | "json")) || subtype.ends_with("+json")
-    };
-    ranges.is_empty() || ranges.iter().any(|range| json(range.kind, range.subtype))
+    if ranges.is_empty() {
+        return Some(JSON);
+    }
+    ranges.iter().find_map(|range| match (range.kind, range.subtype) {
+        ("*", "*") | ("application", "*" | "json") => Some(JSON),
+        ("application", name) if PROTOBUF_NAMES.contains(&name) => Some(PROTOBUF),
+        (_, name) => name.ends_with("+json").then_some(JSON),
+    })
 }
 
 fn group_path(group: &str, version: &str) -> String {
@@ -210,5 +226,35 @@ mod tests {
         let affinity = &two["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
         assert_eq!(affinity["$ref"], "#/definitions/io.k8s.api.core.v1.Affinity");
         assert!(affinity["description"].is_string());
+    }
+
+    #[test]
+    fn version_2_comes_in_the_form_most_wanted() {
+        let pb = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        let cases = [
+            ("", Some(JSON)),
+            ("*/*", Some(JSON)),
+            ("application/json", Some(JSON)),
+            (pb, Some(PROTOBUF)),
+            (PROTOBUF, Some(PROTOBUF)),
+            (&format!("application/json;q=0.5, {pb}"), Some(PROTOBUF)),
+            ("text/html, application/*;q=0.1", Some(JSON)),
+            ("application/yaml", None),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            if !accept.is_empty() {
+                headers.insert(header::ACCEPT, accept.parse().unwrap());
+            }
+            assert_eq!(v2_type(&headers), expected, "{accept}");
+        }
+        let documents = Documents::of(&Scheme::kubernetes());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, pb.parse().unwrap());
+        let answer = v2(&documents, &headers).unwrap().finish(&[]);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], PROTOBUF);
+        let kept = documents.get("openapi/v2+protobuf", |_| None).unwrap();
+        let plain = kept.plain();
+        assert!(plain.windows(5).any(|bytes| bytes == b"\n\x032.0") && plain.len() > MAX_KEPT / 2);
     }
 }
