@@ -7,6 +7,7 @@ mod apply;
 mod codec;
 mod conversion;
 mod defaulting;
+pub mod definition;
 mod fieldpath;
 pub mod names;
 mod patch;
@@ -16,6 +17,7 @@ mod scheme;
 mod selector;
 mod status;
 pub mod strategy;
+mod structural;
 pub mod table;
 pub mod validation;
 mod value;
@@ -49,6 +51,9 @@ pub use selector::{
 };
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use strategy::KindRef;
+pub use structural::{
+    Additional, CompileError, ListType, Node, Rule, ScalarType, Structural, ValueLimits,
+};
 pub use validation::{
     validate_create, validate_ephemeral_containers, validate_resize, validate_status_update, validate_update,
 };

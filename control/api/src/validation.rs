@@ -104,6 +104,11 @@ pub fn validate_binding(binding: &Value) -> FieldErrors {
     errors
 }
 
+/// Judges where a webhook is called.
+pub(crate) fn webhook_client(config: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    extensions::client(Some(config), path, errors);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod cache;
 mod config;
 mod connect;
 mod connection;
+mod custom;
 mod discovery;
 mod http;
 mod in_process;

@@ -1,9 +1,9 @@
 //! The seam to `timonel-api`: the calls that more than one module makes, in the form they need.
 
-use crate::registry::Part;
+use crate::registry::{Part, View};
 use bytes::{BufMut, Bytes, BytesMut};
 use timonel_api::{
-    FieldErrors, Gvk, KindRef, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject,
+    FieldErrors, Gvk, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject,
 };
 
 /// Fills in what an object of a resource leaves out.
@@ -12,12 +12,22 @@ pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut 
 }
 
 /// Judges a new object.
-pub(crate) fn validate_create(kind: KindRef<'_>, object: &Value) -> FieldErrors {
-    timonel_api::validate_create(kind, object)
+pub(crate) fn validate_create(view: &View, object: &Value) -> FieldErrors {
+    let mut errors = timonel_api::validate_create(view.kind(), object);
+    if let Some(custom) = &view.custom {
+        custom.validate_create(object, &mut errors);
+    }
+    errors
 }
 
 /// Judges a changed object by the part that was changed.
-pub(crate) fn validate_update(part: Part, kind: KindRef<'_>, new: &Value, old: &Value) -> FieldErrors {
+pub(crate) fn validate_update(part: Part, view: &View, new: &Value, old: &Value) -> FieldErrors {
+    let kind = view.kind();
+    if let Some(custom) = &view.custom {
+        let mut errors = timonel_api::validate_update(kind, new, old);
+        custom.validate_update(part, new, old, &mut errors);
+        return errors;
+    }
     match part {
         Part::Status | Part::Approval => timonel_api::validate_status_update(kind, new, old),
         Part::Resize => timonel_api::validate_resize(new, old),

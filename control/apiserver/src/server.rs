@@ -7,6 +7,7 @@ use crate::{
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
+    custom,
     http::{self, Accept, Answer, Query, RequestInfo},
     limits::Limits,
     lookup::CacheLookup,
@@ -17,8 +18,13 @@ use crate::{
 use ::http::{Request, Response};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use timonel_api::Status;
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+use timonel_api::{Key, Status};
 use timonel_runtime::{Clock, Entropy, Tasks, continue_trace};
 use tracing::Instrument;
 
@@ -60,6 +66,10 @@ pub struct ApiServer {
     pub(crate) cache: Arc<Cache>,
     pub(crate) committer: Committer,
     pub(crate) resources: ArcSwap<Resources>,
+    /// Numbers for views of custom resources, after those of the built-in ones.
+    pub(crate) next_view: AtomicU32,
+    /// Definitions of custom resources that a task works on.
+    pub(crate) settling: Mutex<BTreeSet<Key>>,
     pub(crate) lookup: Arc<CacheLookup>,
     pub(crate) authenticator: Authenticator,
     pub(crate) rbac: Arc<Rbac>,
@@ -99,7 +109,9 @@ impl ApiServer {
             clock: clock.clone(),
             entropy: entropy.clone(),
             committer: Committer { store: store.clone(), cache: cache.clone() },
+            next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
+            settling: Mutex::default(),
             lookup: Arc::new(CacheLookup(cache.clone())),
             events: Events::new(store.clone(), config.event_ttl_seconds),
             services,
@@ -115,6 +127,7 @@ impl ApiServer {
             authorizer,
             rbac,
         });
+        custom::start(&server);
         registry::bootstrap(&server, server.advertise).await.map_err(StartError::Bootstrap)?;
         Ok(server)
     }
@@ -200,10 +213,13 @@ impl ApiServer {
             user: &user,
             now: self.clock.now(),
             // What another server answers is passed on whatever its type.
-            accept: http::accept(&parts.headers, query)
+            accept: http::accept(&parts.headers, query, view.resource.custom)
                 .or_else(|refused| streamed.then(Accept::default).ok_or(refused))?,
             warnings: Mutex::default(),
         };
+        if let Some(warning) = view.custom.as_ref().and_then(|custom| custom.version().warning.as_deref()) {
+            call.warn(warning);
+        }
         let result = if long {
             Box::pin(registry::serve(&call, body)).await
         } else {

@@ -3,6 +3,7 @@
 use super::error::{Frame, MAX_FINDINGS, ROOT, Step};
 use super::{DecodeError, Decoded, Finding, Limits, scalar};
 use crate::schema::{FieldType, TypeDef};
+use crate::structural::{Mode, child_of, is_envelope};
 use crate::{Object, Schema, TypeId, Value};
 
 /// Brings a tree into the form its type has: checked, pruned, canonical.
@@ -46,6 +47,12 @@ impl Walk<'_> {
     fn node(&mut self, ty: &FieldType, value: Value, frame: &Frame<'_>) -> Result<Option<Value>, DecodeError> {
         Ok(Some(match (ty, value) {
             (_, Value::Null) => return Ok(None),
+            (FieldType::Struct(id), value @ Value::Object(_)) if self.schema.get(*id).structural.is_some() => {
+                let ty = self.schema.get(*id);
+                let Some(structural) = &ty.structural else { return Ok(Some(value)) };
+                let meta = ty.field("metadata").map_or(&FieldType::Any, |field| &field.ty);
+                self.led(Mode::of(structural.root()), meta, true, value, frame)?
+            }
             (FieldType::Struct(id), Value::Object(object)) => {
                 self.enter()?;
                 let made = self.object(*id, object, frame)?;
@@ -89,6 +96,54 @@ impl Walk<'_> {
             (FieldType::Any | FieldType::RawExtension | FieldType::FieldsV1 | FieldType::Json, value) => value,
             (ty, value) => return self.scalar(ty, value, frame),
         }))
+    }
+
+    /// As the JSON decoder's walk of the same name.
+    fn led(
+        &mut self,
+        mode: Mode<'_>,
+        meta: &FieldType,
+        embedded: bool,
+        value: Value,
+        frame: &Frame<'_>,
+    ) -> Result<Value, DecodeError> {
+        if matches!(mode, Mode::Keep) {
+            return Ok(value);
+        }
+        match value {
+            Value::Object(object) => {
+                self.enter()?;
+                let mut members = Vec::with_capacity(object.len());
+                for (key, member) in object {
+                    let step = frame.then(Step::Key(&key));
+                    let member = if embedded && is_envelope(&key) {
+                        let ty = if key == "metadata" { meta } else { &FieldType::String };
+                        self.node(ty, member, &step)?
+                    } else if let Some(child) = child_of(mode, &key) {
+                        Some(self.led(child, meta, child.is_embedded(), member, &step)?)
+                    } else {
+                        if self.findings.len() < MAX_FINDINGS {
+                            self.findings.push(Finding::Unknown(frame.path_of(&key)));
+                        }
+                        None
+                    };
+                    members.extend(member.map(|member| (key, member)));
+                }
+                self.depth += 1;
+                Ok(Value::Object(Object::from_sorted(members)))
+            }
+            Value::List(list) => {
+                self.enter()?;
+                let inner = mode.items();
+                let items = list.into_iter().enumerate();
+                let items = items
+                    .map(|(at, item)| self.led(inner, meta, inner.is_embedded(), item, &frame.then(Step::Index(at))));
+                let items = items.collect::<Result<Vec<Value>, DecodeError>>()?;
+                self.depth += 1;
+                Ok(Value::List(items))
+            }
+            other => Ok(other),
+        }
     }
 
     fn scalar(&self, ty: &FieldType, value: Value, frame: &Frame<'_>) -> Result<Option<Value>, DecodeError> {

@@ -42,6 +42,20 @@ pub enum Finding {
     Duplicate(String),
 }
 
+impl Finding {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Unknown(path) | Self::Duplicate(path) => path,
+        }
+    }
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+}
+
 /// `unknown field "spec.foo"`.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use super::error::{Frame, MAX_FINDINGS, ROOT, Step};
 use super::json_lex::Lexer;
 use super::{DecodeError, Decoded, Finding, Limits, scalar};
 use crate::schema::{FieldType, TypeDef};
+use crate::structural::{Mode, child_of, is_envelope};
 use crate::{Key, Object, Schema, TypeId, Value};
 
 /// Decodes an object of type `ty`.
@@ -17,7 +18,12 @@ pub fn decode_json(schema: &Schema, ty: TypeId, bytes: &[u8], limits: &Limits) -
     let value = parser.value(&expected, &ROOT)?;
     parser.lex.end()?;
     let value = value.ok_or_else(|| ROOT.mismatch(schema, &expected, "null"))?;
-    Ok(Decoded { value, findings: parser.findings })
+    let mut findings = parser.findings;
+    if schema.get(ty).structural.is_some() {
+        // Upstream finds them in two walks of which the second sorts.
+        findings.sort_by(|a, b| (a.is_unknown(), a.path()).cmp(&(b.is_unknown(), b.path())));
+    }
+    Ok(Decoded { value, findings })
 }
 
 /// Decodes any JSON.
@@ -368,9 +374,13 @@ impl<'s, 't> Parser<'s, 't> {
     }
 
     fn object(&mut self, id: TypeId, frame: &Frame<'_>) -> Result<Value, DecodeError> {
-        self.enter()?;
         let schema = self.schema;
         let ty = schema.get(id);
+        if let Some(structural) = &ty.structural {
+            let meta = ty.field("metadata").map_or(&FieldType::Any, |field| &field.ty);
+            return self.led(Mode::of(structural.root()), meta, true, frame);
+        }
+        self.enter()?;
         let start = self.members.len();
         let mut seen = Seen(0);
         let (mut first, mut named, mut duplicates) = (true, false, false);
@@ -404,6 +414,57 @@ impl<'s, 't> Parser<'s, 't> {
         }
         self.leave();
         Ok(self.close_struct(ty, start, &seen, named || duplicates))
+    }
+
+    /// A value led by the schema of a custom kind: only the envelope has to have the right types, the rest is
+    /// judged later, when all that is wrong can be told at once.
+    fn led(
+        &mut self,
+        mode: Mode<'_>,
+        meta: &FieldType,
+        embedded: bool,
+        frame: &Frame<'_>,
+    ) -> Result<Value, DecodeError> {
+        self.lex.space();
+        match (self.lex.byte(), mode) {
+            (Some(b'{'), Mode::By { .. } | Mode::Empty) => {
+                self.enter()?;
+                let start = self.members.len();
+                let mut first = true;
+                while let Some(key) = self.lex.next_key(&mut first)? {
+                    let step = frame.then(Step::Key(&key));
+                    let member = if embedded && is_envelope(&key) {
+                        let ty = if &*key == "metadata" { meta } else { &FieldType::String };
+                        self.value(ty, &step)?
+                    } else if let Some(child) = child_of(mode, &key) {
+                        Some(self.led(child, meta, child.is_embedded(), &step)?)
+                    } else {
+                        self.any(&step, false)?;
+                        self.finding(Finding::Unknown(frame.path_of(&key)));
+                        None
+                    };
+                    if let Some(member) = member {
+                        self.members.push((0, key.into(), member));
+                    }
+                }
+                self.leave();
+                Ok(self.close_named(start, frame, true))
+            }
+            (Some(b'['), Mode::By { .. } | Mode::Empty) => {
+                self.enter()?;
+                let start = self.items.len();
+                let mut first = true;
+                let inner = mode.items();
+                while self.lex.next_item(&mut first)? {
+                    let step = frame.then(Step::Index(self.items.len() - start));
+                    let item = self.led(inner, meta, inner.is_embedded(), &step)?;
+                    self.items.push(item);
+                }
+                self.leave();
+                Ok(Value::List(self.items.drain(start..).collect()))
+            }
+            _ => self.any(frame, true),
+        }
     }
 
     fn close_struct(&mut self, ty: &TypeDef, start: usize, seen: &Seen, by_name: bool) -> Value {

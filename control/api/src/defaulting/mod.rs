@@ -126,6 +126,9 @@ pub fn default_object(scheme: &Scheme, resource: &Resource, value: &mut Value) {
 
 /// Fills in what an object of a type leaves out: for bodies of subresources and of requests.
 pub fn default_type(scheme: &Scheme, ty: TypeId, value: &mut Value) {
+    if let Some(structural) = &scheme.schema().get(ty).structural {
+        return structural.default(value);
+    }
     let walk = Walk { schema: scheme.schema(), plan: scheme.default_plan() };
     walk.object(ty, value, 0);
 }

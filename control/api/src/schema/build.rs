@@ -16,7 +16,6 @@ const MAX_PROTO_NUMBER: u32 = 4096;
 #[derive(Debug, Default)]
 pub struct SchemaBuilder {
     base: Option<Arc<Schema>>,
-    base_types: Vec<Arc<TypeDef>>,
     types: Vec<TypeDef>,
     names: HashMap<Key, TypeId>,
     pending_inlines: Vec<(TypeId, u32, Vec<PendingInline>)>,
@@ -40,7 +39,11 @@ impl SchemaBuilder {
     /// A builder whose schema knows everything `base` knows, under the same ids.
     #[must_use]
     pub fn extending(base: &Arc<Schema>) -> Self {
-        Self { base: Some(base.clone()), base_types: base.types.clone(), ..Self::default() }
+        Self { base: Some(base.clone()), ..Self::default() }
+    }
+
+    fn first(&self) -> u32 {
+        self.base.as_ref().map_or(0, |base| base.len())
     }
 
     /// The id of `name`, declared when new. A declared type without fields is an empty object.
@@ -49,8 +52,7 @@ impl SchemaBuilder {
         if let Some(id) = self.id(&name) {
             return id;
         }
-        let id =
-            TypeId(u32::try_from(self.base_types.len() + self.types.len()).expect("types are counted in thousands"));
+        let id = TypeId(self.first() + u32::try_from(self.types.len()).expect("types are counted in thousands"));
         self.types.push(TypeDef::empty(name.clone()));
         self.names.insert(name, id);
         id
@@ -64,7 +66,8 @@ impl SchemaBuilder {
 
     /// The type of an id, to fill; `None` for types of the base, which cannot change.
     pub fn type_mut(&mut self, id: TypeId) -> Option<&mut TypeDef> {
-        (id.0 as usize).checked_sub(self.base_types.len()).and_then(|at| self.types.get_mut(at))
+        let at = id.0.checked_sub(self.first())? as usize;
+        self.types.get_mut(at)
     }
 
     pub(crate) fn inline(&mut self, id: TypeId, number: u32, members: Vec<PendingInline>) {
@@ -79,27 +82,27 @@ impl SchemaBuilder {
             ty.fields.dedup_by(|later, earlier| later.name == earlier.name);
             ty.slots = direct_slots(ty);
         }
-        let first = self.base_types.len();
+        let first = self.first();
         for (id, number, members) in std::mem::take(&mut self.pending_inlines) {
-            let Some(ty) = (id.0 as usize).checked_sub(first).and_then(|at| self.types.get_mut(at)) else { continue };
+            let at = id.0.checked_sub(first).map(|at| at as usize);
+            let Some(ty) = at.and_then(|at| self.types.get_mut(at)) else { continue };
             let inline = resolve(ty, number, &members);
             let at = u16::try_from(ty.inlines.len()).expect("a message embeds a handful");
             ty.inlines.push(inline);
             set_slot(&mut ty.slots, number, Slot::Inline(at));
         }
-        let mut types = self.base_types;
-        types.extend(self.types.into_iter().map(Arc::new));
-        for at in first..types.len() {
-            let always = always_written(&types, at, 0);
-            if let Some(ty) = Arc::get_mut(&mut types[at]) {
-                let null =
-                    |at: usize| !ty.fields[at].omit_empty && !always.iter().any(|(other, _)| usize::from(*other) == at);
-                ty.nulls =
-                    (0..ty.fields.len()).filter(|at| null(*at)).filter_map(|at| u16::try_from(at).ok()).collect();
-                ty.always = always;
-            }
+        let descriptions = self.descriptions;
+        let mut schema = Schema { first, types: self.types, names: self.names, base: self.base, descriptions };
+        for at in 0..schema.types.len() {
+            let ty = &schema.types[at];
+            let always = always_written(&schema, ty, 0);
+            let null =
+                |at: usize| !ty.fields[at].omit_empty && !always.iter().any(|(other, _)| usize::from(*other) == at);
+            let nulls = (0..ty.fields.len()).filter(|at| null(*at)).filter_map(|at| u16::try_from(at).ok()).collect();
+            schema.types[at].nulls = nulls;
+            schema.types[at].always = always;
         }
-        Schema { types, names: self.names, base: self.base, descriptions: self.descriptions }
+        schema
     }
 }
 
@@ -110,6 +113,7 @@ impl TypeDef {
             fields: Vec::new(),
             atomic: false,
             preserve_unknown: false,
+            structural: None,
             always: Vec::new(),
             nulls: Vec::new(),
             slots: Vec::new(),
@@ -181,19 +185,19 @@ fn resolve(ty: &TypeDef, number: u32, pending: &[PendingInline]) -> Inline {
 
 /// The members that Go writes even when nobody set them: whatever is no pointer and has no `omitempty`, and
 /// every embedded struct, for which `omitempty` means nothing.
-fn always_written(types: &[Arc<TypeDef>], at: usize, depth: usize) -> Vec<(u16, Value)> {
+fn always_written(schema: &Schema, ty: &TypeDef, depth: usize) -> Vec<(u16, Value)> {
     let mut always = Vec::new();
-    for (position, field) in types[at].fields.iter().enumerate() {
+    for (position, field) in ty.fields.iter().enumerate() {
         if field.pointer {
             continue;
         }
         let zero = match &field.ty {
             FieldType::Struct(inner) if depth < MAX_ZERO_DEPTH => {
-                let inner = inner.0 as usize;
+                let inner = schema.get(*inner);
                 Some(Value::Object(
-                    always_written(types, inner, depth + 1)
+                    always_written(schema, inner, depth + 1)
                         .into_iter()
-                        .map(|(at, zero)| (types[inner].fields[at as usize].name.clone(), zero))
+                        .map(|(at, zero)| (inner.fields[at as usize].name.clone(), zero))
                         .collect::<Object>(),
                 ))
             }

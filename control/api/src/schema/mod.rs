@@ -15,7 +15,7 @@ pub use build::SchemaBuilder;
 pub(crate) use load::rows;
 pub use load::{TableError, Tables};
 
-use crate::{Key, Value};
+use crate::{Key, Structural, Value};
 
 /// A type of a [`Schema`], by position. Ids of a base schema stay valid in every schema that extends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,6 +155,8 @@ pub struct TypeDef {
     pub atomic: bool,
     /// Whether members that are not listed are kept as they are (custom resources).
     pub preserve_unknown: bool,
+    /// The schema of a custom kind, which leads decoding and judging in place of the members' types.
+    pub structural: Option<Arc<Structural>>,
     /// Members that Go always writes, with their zero values: `(position among fields, zero)`.
     pub(crate) always: Vec<(u16, Value)>,
     /// Members that Go writes as null when nobody set them.
@@ -194,10 +196,11 @@ impl TypeDef {
     }
 }
 
-/// All types an API server knows, by id and by name.
+/// All types an API server knows, by id and by name. A schema over another one holds its own types only.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    types: Vec<Arc<TypeDef>>,
+    first: u32,
+    types: Vec<TypeDef>,
     names: HashMap<Key, TypeId>,
     base: Option<Arc<Schema>>,
     /// Tables of descriptions, without those of the base.
@@ -211,7 +214,15 @@ impl Schema {
     /// If the id comes from a schema that this one does not extend.
     #[must_use]
     pub fn get(&self, id: TypeId) -> &TypeDef {
-        &self.types[id.0 as usize]
+        match &self.base {
+            Some(base) if id.0 < self.first => base.get(id),
+            _ => &self.types[(id.0 - self.first) as usize],
+        }
+    }
+
+    /// How many types there are, those below included.
+    fn len(&self) -> u32 {
+        self.first + u32::try_from(self.types.len()).expect("types are counted in thousands")
     }
 
     /// The id of a type's name.
@@ -222,7 +233,7 @@ impl Schema {
 
     /// Ids of all types.
     pub fn ids(&self) -> impl Iterator<Item = TypeId> + use<> {
-        (0..u32::try_from(self.types.len()).expect("types are counted in thousands")).map(TypeId)
+        (0..self.len()).map(TypeId)
     }
 
     /// The type of the field at a path of member names; lists and maps are entered without a step.

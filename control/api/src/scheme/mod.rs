@@ -244,6 +244,7 @@ pub struct Scheme {
     by_kind: HashMap<Gvk, usize>,
     kinds: HashMap<Gvk, TypeId>,
     defaults: OnceLock<Plan>,
+    base: Option<Arc<Scheme>>,
 }
 
 impl Scheme {
@@ -297,7 +298,29 @@ impl Scheme {
             schema: SchemaBuilder::extending(&self.schema),
             resources: self.resources.clone(),
             kinds: self.kinds.clone(),
+            base: None,
         }
+    }
+
+    /// A builder of a scheme over this one: it lists its own resources only, and knows all types and kinds below.
+    #[must_use]
+    pub fn layer(self: &Arc<Self>) -> SchemeBuilder {
+        SchemeBuilder { schema: SchemaBuilder::extending(&self.schema), base: Some(self.clone()), ..Default::default() }
+    }
+
+    /// What this scheme and definitions of custom resources serve together, for listings: the types of custom
+    /// resources are those of their own schemes.
+    #[must_use]
+    pub fn listing(self: &Arc<Self>, custom: impl IntoIterator<Item = Arc<Resource>>) -> Arc<Scheme> {
+        let mut builder = self.layer();
+        builder.resources = self.resources.iter().cloned().chain(custom).collect();
+        builder.build()
+    }
+
+    /// The scheme below, or this one.
+    #[must_use]
+    pub fn ground(self: &Arc<Self>) -> &Arc<Self> {
+        self.base.as_ref().unwrap_or(self)
     }
 
     /// All types.
@@ -308,7 +331,10 @@ impl Scheme {
 
     /// What defaulting does for each type, worked out at first use.
     pub(crate) fn default_plan(&self) -> &Plan {
-        self.defaults.get_or_init(|| Plan::of(&self.schema))
+        match &self.base {
+            Some(base) => base.default_plan(),
+            None => self.defaults.get_or_init(|| Plan::of(&self.schema)),
+        }
     }
 
     /// All resources, in the order discovery lists them.
@@ -331,13 +357,15 @@ impl Scheme {
     /// A resource by group, version and plural name.
     #[must_use]
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.by_plural.get(&Gvk::new(group, version, plural)).map(|at| &self.resources[*at])
+        let own = self.by_plural.get(&Gvk::new(group, version, plural)).map(|at| &self.resources[*at]);
+        own.or_else(|| self.base.as_ref()?.resource(group, version, plural))
     }
 
     /// A resource by kind.
     #[must_use]
     pub fn resource_of_kind(&self, gvk: &Gvk) -> Option<&Arc<Resource>> {
-        self.by_kind.get(gvk).map(|at| &self.resources[*at])
+        let own = self.by_kind.get(gvk).map(|at| &self.resources[*at]);
+        own.or_else(|| self.base.as_ref()?.resource_of_kind(gvk))
     }
 
     /// The type of a kind, whether it is a resource, a list, a subresource or a request of its own. The
@@ -347,6 +375,7 @@ impl Scheme {
         self.kinds
             .get(gvk)
             .copied()
+            .or_else(|| self.base.as_ref()?.type_of(gvk))
             .or_else(|| self.schema.id(&format!("{META}{}", gvk.kind)).filter(|_| is_common(&gvk.kind)))
     }
 
@@ -397,6 +426,7 @@ pub struct SchemeBuilder {
     schema: SchemaBuilder,
     resources: Vec<Arc<Resource>>,
     kinds: HashMap<Gvk, TypeId>,
+    base: Option<Arc<Scheme>>,
 }
 
 impl SchemeBuilder {
@@ -453,6 +483,7 @@ impl SchemeBuilder {
             schema: Arc::new(self.schema.build()),
             resources: self.resources,
             kinds: self.kinds,
+            base: self.base,
             ..Scheme::default()
         };
         for (at, resource) in scheme.resources.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::{self, given, immutable, label_selector, maybe_one_of, one_of, texts};
+use super::check::{self, given, label_selector, maybe_one_of, one_of, texts};
 use crate::names;
 use crate::{FieldErrors, Path, Value};
 
@@ -36,7 +36,7 @@ fn rule(rule: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 }
 
 /// Where a webhook is called.
-fn client(config: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn client(config: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
     let url = config.and_then(|config| given(config, &["url"]));
     let service = config.and_then(|config| given(config, &["service"]));
     match (url, service) {
@@ -168,153 +168,6 @@ pub(super) fn policy_binding(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
-pub(super) fn definition(object: &Value, errors: &mut FieldErrors) {
-    let (path, empty) = (Path::new("spec"), Value::object());
-    let spec = object.get("spec").unwrap_or(&empty);
-    let (group, plural) = (spec.str_at(&["group"]), spec.str_at(&["names", "plural"]));
-    let (name, wanted) = (object.str_at(&["metadata", "name"]), format!("{plural}.{group}"));
-    if name != wanted {
-        errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
-    }
-    if group.is_empty() {
-        errors.required(&path.child("group"), "");
-    } else {
-        errors.invalid_each(&path.child("group"), group, names::dns_subdomain(group));
-        if !group.contains('.') {
-            errors.invalid(&path.child("group"), group, "should be a domain with at least one dot");
-        }
-    }
-    one_of(spec, "scope", &["Cluster", "Namespaced"], &path, errors);
-    definition_names(spec, &path.child("names"), errors);
-    versions(spec, &path.child("versions"), errors);
-    if spec.str_at(&["conversion", "strategy"]) == "Webhook" {
-        let place = path.child("conversion.webhook");
-        match given(spec, &["conversion", "webhook"]) {
-            None => errors.required(&place.child("clientConfig"), "required when strategy is set to Webhook"),
-            Some(webhook) => {
-                client(webhook.get("clientConfig"), &place.child("clientConfig"), errors);
-                if texts(webhook, &["conversionReviewVersions"]).is_empty() {
-                    errors.required(&place.child("conversionReviewVersions"), "");
-                }
-            }
-        }
-    }
-    if spec.bool_at(&["preserveUnknownFields"]) == Some(true) {
-        let detail = "must be false in order to use defaults in the schema";
-        errors.invalid(&path.child("preserveUnknownFields"), true, detail);
-    }
-}
-
-fn definition_names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let all = spec.get("names").cloned().unwrap_or_else(Value::object);
-    check::required_name(&all, "plural", names::dns1035_label, path, errors);
-    check::maybe_name(&all, "singular", names::dns1035_label, path, errors);
-    for member in ["kind", "listKind"] {
-        let kind = all.str_at(&[member]);
-        if kind.is_empty() {
-            if member == "kind" {
-                errors.required(&path.child(member), "");
-            }
-            continue;
-        }
-        for broken in names::dns1035_label(&kind.to_lowercase()) {
-            let detail = format!("may have mixed case, but should otherwise match: {broken}");
-            errors.invalid(&path.child(member), kind, detail);
-        }
-    }
-    if !all.str_at(&["kind"]).is_empty() && all.str_at(&["kind"]) == all.str_at(&["listKind"]) {
-        let detail = "kind and listKind may not be the same";
-        errors.invalid(&path.child("listKind"), all.str_at(&["listKind"]), detail);
-    }
-    for list in ["shortNames", "categories"] {
-        let place = path.child(list);
-        for (at, name) in texts(&all, &[list]).into_iter().enumerate() {
-            errors.invalid_each(&place.index(at), name, names::dns1035_label(name));
-        }
-    }
-}
-
-fn versions(spec: &Value, list: &Path<'_>, errors: &mut FieldErrors) {
-    let versions = spec.list_at(&["versions"]);
-    if versions.is_empty() {
-        return errors.required(list, "must have at least one version");
-    }
-    let mut seen = BTreeSet::new();
-    for (at, version) in versions.iter().enumerate() {
-        let path = list.index(at);
-        let name = version.str_at(&["name"]);
-        errors.invalid_each(&path.child("name"), name, names::dns1035_label(name));
-        if !seen.insert(name) {
-            errors.invalid(&path.child("name"), name, "must be unique");
-        }
-        let schema = path.child("schema.openAPIV3Schema");
-        match given(version, &["schema", "openAPIV3Schema"]) {
-            None => errors.required(&schema, "schemas are required"),
-            Some(root) => {
-                if root.str_at(&["type"]) != "object" {
-                    let place = schema.child("type");
-                    match root.str_at(&["type"]) {
-                        "" => errors.required(&place, "must not be empty at the root"),
-                        other => errors.invalid(&place, other, "must be object at the root"),
-                    }
-                }
-                structural(root, &schema, 0, errors);
-            }
-        }
-    }
-    let stored = versions.iter().filter(|version| version.bool_at(&["storage"]) == Some(true)).count();
-    if stored != 1 {
-        let shown = spec.get("versions").cloned().unwrap_or_default();
-        errors.invalid(list, shown, "must have exactly one version marked as storage version");
-    }
-}
-
-/// Deeper schemas than this are refused.
-const MAX_SCHEMA_DEPTH: usize = 64;
-
-/// Every field has a type, or says that it keeps what it does not know.
-fn structural(schema: &Value, path: &Path<'_>, depth: usize, errors: &mut FieldErrors) {
-    if depth > MAX_SCHEMA_DEPTH {
-        return errors.invalid(path, Value::Null, format!("must not be deeper than {MAX_SCHEMA_DEPTH} levels"));
-    }
-    let open = schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true)
-        || schema.bool_at(&["x-kubernetes-int-or-string"]) == Some(true);
-    if depth > 0 && schema.str_at(&["type"]).is_empty() && !open {
-        errors.required(&path.child("type"), "must not be empty for specified object fields");
-    }
-    let properties = path.child("properties");
-    for (name, field) in check::entries(schema, &["properties"]) {
-        structural(field, &properties.key(name), depth + 1, errors);
-    }
-    if let Some(items) = given(schema, &["items"]) {
-        structural(items, &path.child("items"), depth + 1, errors);
-    } else if schema.str_at(&["type"]) == "array" {
-        errors.required(&path.child("items"), "must be specified");
-    }
-    let additional = given(schema, &["additionalProperties"]);
-    if let Some(fields @ Value::Object(_)) = additional {
-        structural(fields, &path.child("additionalProperties"), depth + 1, errors);
-    }
-    if additional.is_some_and(|fields| fields.as_bool() != Some(false)) && given(schema, &["properties"]).is_some() {
-        let detail = "additionalProperties and properties are mutual exclusive";
-        errors.forbidden(&path.child("additionalProperties"), detail);
-    }
-}
-
-pub(super) fn definition_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    definition(new, errors);
-    let established = old
-        .list_at(&["status", "conditions"])
-        .iter()
-        .any(|one| one.str_at(&["type"]) == "Established" && one.str_at(&["status"]) == "True");
-    if established {
-        immutable(new, old, &["spec", "scope"], errors);
-        immutable(new, old, &["spec", "names", "kind"], errors);
-    }
-    immutable(new, old, &["spec", "group"], errors);
-    immutable(new, old, &["spec", "names", "plural"], errors);
-}
-
 pub(super) fn api_service(object: &Value, errors: &mut FieldErrors) {
     let (path, empty) = (Path::new("spec"), Value::object());
     let spec = object.get("spec").unwrap_or(&empty);
@@ -407,7 +260,7 @@ pub(super) fn priority_level(object: &Value, errors: &mut FieldErrors) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::tests::{creates, merged, updates};
+    use super::super::check::tests::{creates, merged};
     use crate::strategy::KindRef;
     use serde_json::{Value as Json, json};
 
@@ -458,44 +311,6 @@ mod tests {
                 ],
             )],
         );
-    }
-
-    #[test]
-    fn definitions() {
-        let kind = KindRef::builtin("apiextensions.k8s.io", "CustomResourceDefinition", false);
-        let version = json!({"name": "v1", "served": true, "storage": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}});
-        let base = json!({"metadata": {"name": "things.a.b"}, "spec": {"group": "a.b", "scope": "Namespaced",
-            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
-            "versions": [version]}});
-        let versions = |patch: Json| json!({"spec": {"versions": [merged(&version, &patch)]}});
-        creates(
-            kind,
-            &base,
-            &[
-                (json!({}), &[]),
-                (
-                    json!({"metadata": {"name": "x.a.b"}}),
-                    &["metadata.name: Invalid value: \"x.a.b\": must be spec.names.plural+\".\"+spec.group"],
-                ),
-                (
-                    json!({"spec": {"group": "ab"}, "metadata": {"name": "things.ab"}}),
-                    &["spec.group: Invalid value: \"ab\": should be a domain with at least one dot"],
-                ),
-                (
-                    versions(json!({"schema": null})),
-                    &["spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"],
-                ),
-                (
-                    versions(json!({"schema": {"openAPIV3Schema": {"properties": {"spec": {"type": null}}}}})),
-                    &[
-                        "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for \
-                 specified object fields",
-                    ],
-                ),
-            ],
-        );
-        updates(kind, &base, &[(json!({"spec": {"versions": [version]}}), &[])]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn rest_create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
             extensions::policy(object, "mutations", errors);
         }
         ("admissionregistration.k8s.io", _) => extensions::policy_binding(object, errors),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => extensions::definition(object, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(object, None, errors),
         ("apiregistration.k8s.io", "APIService") => extensions::api_service(object, errors),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extensions::flow_schema(object, errors),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extensions::priority_level(object, errors),
@@ -130,7 +130,7 @@ fn rest_update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut FieldE
         ("certificates.k8s.io", "CertificateSigningRequest") => access::signing_request_update(new, old, errors),
         ("scheduling.k8s.io", "PriorityClass") => policies::priority_class_update(new, old, errors),
         ("node.k8s.io", "RuntimeClass") => policies::runtime_class_update(new, old, errors),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => extensions::definition_update(new, old, errors),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(new, Some(old), errors),
         _ => rest_create(kind, new, errors),
     }
 }

@@ -92,6 +92,22 @@ impl Entry {
         self.packed.fields().nth(at).unwrap_or("")
     }
 
+    /// The form that an object of a custom kind is stored in.
+    pub(crate) fn form(&self) -> &str {
+        self.field(0)
+    }
+
+    /// The selectable field of that label, for objects of custom kinds.
+    pub(crate) fn labelled(&self, label: &str) -> Option<&str> {
+        let mut fields = self.packed.fields().skip(1);
+        while let (Some(known), Some(value)) = (fields.next(), fields.next()) {
+            if known == label {
+                return Some(value);
+            }
+        }
+        None
+    }
+
     /// The object as a tree, with `resourceVersion`, without `apiVersion` and `kind`.
     pub(crate) fn decode(&self) -> Result<Value, StoredError> {
         self.packed.decode()

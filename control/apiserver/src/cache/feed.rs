@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -46,6 +47,19 @@ pub(crate) struct Cache {
     delivered: AtomicU64,
     /// Wakes waiters in the order in which they came, unlike a watch channel: a simulation depends on it.
     progress: Notify,
+    listener: OnceLock<Listener>,
+}
+
+/// Hears of changes to one resource, in order, before any reader is told that they are there.
+struct Listener {
+    resource: GroupResource,
+    hear: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Listener").field("resource", &self.resource).finish_non_exhaustive()
+    }
 }
 
 impl Cache {
@@ -66,6 +80,7 @@ impl Cache {
             slots: ArcSwap::default(),
             delivered: AtomicU64::new(0),
             progress: Notify::new(),
+            listener: OnceLock::new(),
         });
         let stream = cache.load().await?;
         let fed = cache.clone();
@@ -104,6 +119,9 @@ impl Cache {
         }
         for (key, items) in found {
             self.slot_at(&key, revision).reset(&items, revision);
+        }
+        if let Some(listener) = self.listener.get() {
+            (listener.hear)();
         }
         self.advance(revision);
         Ok(stream)
@@ -146,10 +164,15 @@ impl Cache {
     }
 
     fn apply(&self, batch: &WatchBatch) {
+        let mut heard = false;
         for event in &batch.events {
             if let Some(key) = resource_of(&self.cluster, &event.current.key) {
                 self.slot(&key).apply(event);
+                heard |= self.listener.get().is_some_and(|listener| listener.resource == key);
             }
+        }
+        if let Some(listener) = self.listener.get().filter(|_| heard) {
+            (listener.hear)();
         }
         self.advance(batch.revision);
     }
@@ -158,6 +181,24 @@ impl Cache {
         if revision > self.delivered.load(Ordering::Acquire) {
             self.delivered.store(revision, Ordering::Release);
             self.progress.notify_waiters();
+        }
+    }
+
+    /// Has `hear` called after every change to a resource, before readers see that the cache has it. Once only.
+    pub(crate) fn listen(&self, resource: GroupResource, hear: impl Fn() + Send + Sync + 'static) {
+        let _ = self.listener.set(Listener { resource, hear: Box::new(hear) });
+    }
+
+    /// Forgets a resource that is no longer served; its watches end.
+    pub(crate) fn forget(&self, key: &GroupResource) {
+        let gone = self.slots.load().get(key).cloned();
+        if let Some(slot) = gone {
+            self.slots.rcu(|slots| {
+                let mut slots = BTreeMap::clone(slots);
+                slots.remove(key);
+                slots
+            });
+            slot.end_watches();
         }
     }
 

@@ -15,7 +15,7 @@ pub(crate) use entry::{Change, ChangeKind, Entry};
 pub(crate) use feed::{Cache, CacheError};
 pub(crate) use resource::Selection;
 pub(crate) use slot::{ChangeStream, Slot, WatchStart};
-pub(crate) use stored::{Columns, StoredError, encode};
+pub(crate) use stored::{Columns, CustomColumns, StoredError, encode};
 pub(crate) use watcher::{Predicate, Trigger};
 
 #[cfg(test)]

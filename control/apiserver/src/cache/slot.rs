@@ -153,7 +153,8 @@ impl Slot {
         old.end(WatchEnd::Reset);
     }
 
-    pub(super) fn end_watches(&self) {
+    /// Ends every watch; clients list again.
+    pub(crate) fn end_watches(&self) {
         self.objects.write().end(WatchEnd::Reset);
     }
 

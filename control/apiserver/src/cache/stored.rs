@@ -5,7 +5,9 @@
 //! version is known only at commit and one object is served under several API versions. In the cache the
 //! revision is spliced in and `,{` put before, so that a list is its items joined without a copy of their own.
 
+use super::Entry;
 use bytes::{BufMut, Bytes};
+use std::{borrow::Cow, sync::Arc};
 use timonel_api::{Limits, Object, Value, decode_json_object, encode_json_into, field_value};
 use timonel_store::Revision;
 
@@ -22,12 +24,80 @@ const REVISION: &[u8] = b"\"resourceVersion\":\"";
 const LIMITS: Limits = Limits { bytes: usize::MAX, depth: 400 };
 
 /// What is kept beside an object's bytes so that selectors need not decode it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Columns {
-    /// The kind, as [`timonel_api::field_value`] knows it.
-    pub(crate) kind: &'static str,
-    /// Selectable fields beyond `metadata.name` and `metadata.namespace`, by their labels.
-    pub(crate) labels: &'static [&'static str],
+#[derive(Clone, Debug)]
+pub(crate) enum Columns {
+    /// Of a built-in kind: selectable fields beyond name and namespace, in this order, as
+    /// [`timonel_api::field_value`] knows them.
+    Builtin { kind: &'static str, labels: &'static [&'static str] },
+    /// Of a custom kind.
+    Custom(Arc<CustomColumns>),
+}
+
+/// Columns of a custom kind: first the form that the object is stored in, then labels and values in pairs, so
+/// that objects written under another definition can still be read.
+#[derive(Debug, Default)]
+pub(crate) struct CustomColumns {
+    /// Names version and schema of what is stored.
+    pub(crate) form: String,
+    /// Selectable fields: label, and path of member names.
+    pub(crate) fields: Vec<(String, Vec<String>)>,
+}
+
+impl Columns {
+    /// Of a built-in kind.
+    pub(crate) const fn builtin(kind: &'static str, labels: &'static [&'static str]) -> Self {
+        Self::Builtin { kind, labels }
+    }
+
+    /// A selectable field of a cached object.
+    pub(crate) fn value<'e>(&self, entry: &'e Entry, label: &str) -> Cow<'e, str> {
+        match self {
+            Self::Builtin { labels, .. } => {
+                let at = labels.iter().position(|known| *known == label);
+                Cow::Borrowed(at.map_or("", |at| entry.field(at)))
+            }
+            Self::Custom(columns) => {
+                if let Some(value) = entry.labelled(label) {
+                    return Cow::Borrowed(value);
+                }
+                let Some((_, path)) = columns.fields.iter().find(|(known, _)| known == label) else {
+                    return Cow::Borrowed("");
+                };
+                // Stored before the field was selectable.
+                Cow::Owned(entry.decode().map(|object| scalar(&object, path)).unwrap_or_default())
+            }
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, object: &Value) {
+        match self {
+            Self::Builtin { kind, labels } => {
+                put_count(out, labels.len());
+                for label in *labels {
+                    put_text(out, &field_value(kind, label, object));
+                }
+            }
+            Self::Custom(columns) => {
+                put_count(out, 1 + 2 * columns.fields.len());
+                put_text(out, &columns.form);
+                for (label, path) in &columns.fields {
+                    put_text(out, label);
+                    put_text(out, &scalar(object, path));
+                }
+            }
+        }
+    }
+}
+
+/// A scalar as selectors compare it; empty when absent.
+fn scalar(object: &Value, path: &[String]) -> String {
+    let found = path.iter().try_fold(object, |node, name| node.get(name));
+    match found {
+        Some(Value::String(text)) => text.to_string(),
+        Some(Value::Int(number)) => number.to_string(),
+        Some(Value::Bool(truth)) => truth.to_string(),
+        _ => String::new(),
+    }
 }
 
 /// Why stored bytes cannot be read.
@@ -62,10 +132,7 @@ fn encode_columns(out: &mut Vec<u8>, object: &Value, columns: &Columns) {
         put_text(out, key);
         put_text(out, value.as_str().unwrap_or(""));
     }
-    put_count(out, columns.labels.len());
-    for label in columns.labels {
-        put_text(out, &field_value(columns.kind, label, object));
-    }
+    columns.write(out, object);
     let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
@@ -247,7 +314,7 @@ mod tests {
         Value::from(json)
     }
 
-    const NONE: Columns = Columns { kind: "", labels: &[] };
+    const NONE: Columns = Columns::builtin("", &[]);
 
     fn pod() -> Value {
         value(serde_json::json!({
@@ -287,7 +354,7 @@ mod tests {
 
     #[test]
     fn columns_come_back() {
-        let columns = Columns { kind: "Pod", labels: &["spec.nodeName", "spec.hostNetwork", "status.phase"] };
+        let columns = Columns::builtin("Pod", &["spec.nodeName", "spec.hostNetwork", "status.phase"]);
         let packed = Packed::new(&encode(&pod(), &columns), 1).unwrap();
         assert_eq!(packed.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "")]);
         assert_eq!(packed.fields().collect::<Vec<_>>(), ["n1", "true", ""]);

@@ -9,7 +9,7 @@ use timonel_api::{GroupResource, Value};
 use timonel_runtime::{Clock, Tasks};
 use timonel_store::{MemoryStore, Op, Store, Txn};
 
-const PODS: Columns = Columns { kind: "Pod", labels: &["spec.nodeName"] };
+const PODS: Columns = Columns::builtin("Pod", &["spec.nodeName"]);
 
 struct World {
     store: Arc<MemoryStore>,

@@ -3,6 +3,7 @@
 //! Documents are made on first use, once per scheme, and shared by all clusters that serve it. Big ones are kept
 //! compressed: most clients take them so, and the words of OpenAPI shrink to a seventh.
 
+mod custom;
 mod groups;
 mod health;
 mod openapi;
@@ -129,7 +130,8 @@ pub(crate) async fn serve(
     if !matches!(parts.method, ::http::Method::GET | ::http::Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
-    let documents = Documents::of(server.resources.load().scheme());
+    let resources = server.resources.load_full();
+    let documents = resources.documents().clone();
     let headers = &parts.headers;
     let segments: Vec<&str> = info.path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments[..] {
@@ -145,9 +147,9 @@ pub(crate) async fn serve(
             let bytes = serde_json::to_vec(&server.authenticator.jwks()).unwrap_or_default();
             Ok(Answer::bytes(200, "application/jwk-set+json", bytes))
         }
-        ["openapi", "v2"] => openapi::v2(&documents, headers),
-        ["openapi", "v3"] => openapi::v3_index(&documents, headers),
-        ["openapi", "v3", ref rest @ ..] => openapi::v3_group(&documents, headers, query, &rest.join("/")),
+        ["openapi", "v2"] => openapi::v2(&resources, headers),
+        ["openapi", "v3"] => openapi::v3_index(&resources, headers),
+        ["openapi", "v3", ref rest @ ..] => openapi::v3_group(&resources, headers, query, &rest.join("/")),
         ["api"] => groups::core(server, &documents, headers, query),
         ["apis"] => groups::all(&documents, headers, query),
         ["apis", group] => groups::one(&documents, headers, query, group),
@@ -159,7 +161,7 @@ pub(crate) async fn serve(
 
 /// A small document in the form the client asked for.
 fn plain(headers: &HeaderMap, query: &Query<'_>, json: &Json) -> Result<Answer, Status> {
-    let accept = wire::accept(headers, query)?;
+    let accept = wire::accept(headers, query, false)?;
     let accept = wire::Accept { shape: wire::Shape::Whole, ..accept };
     match accept.media {
         wire::Media::Yaml => {
@@ -171,14 +173,22 @@ fn plain(headers: &HeaderMap, query: &Query<'_>, json: &Json) -> Result<Answer, 
 
 /// A document with its tag: 304 to who has it.
 fn tagged(headers: &HeaderMap, content_type: &'static str, document: &Document) -> Answer {
-    let tag = format!("\"{}\"", document.tag);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let answer = if known.split(',').any(|candidate| candidate.trim() == tag) {
+    let answer = if is_known(headers, &document.tag) {
         Answer::bytes(304, content_type, Bytes::new())
     } else {
         document.answer(headers, content_type)
     };
-    answer.with(header::ETAG, &tag).with(header::VARY, "Accept, Accept-Encoding")
+    with_tag(answer, &document.tag)
+}
+
+fn with_tag(answer: Answer, tag: &str) -> Answer {
+    answer.with(header::ETAG, &format!("\"{tag}\"")).with(header::VARY, "Accept, Accept-Encoding")
+}
+
+/// Whether the client has the document of a tag.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or("");
+    known.split(',').any(|candidate| candidate.trim().trim_matches('"') == tag)
 }
 
 fn version() -> Json {

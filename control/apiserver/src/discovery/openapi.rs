@@ -1,7 +1,10 @@
 //! OpenAPI documents: version 2 as a whole, version 3 per group and version.
 
-use super::{Documents, openapi_proto, paths, schemas, tagged};
-use crate::http::{Answer, JSON, Query, accept_ranges};
+use super::{Documents, custom, openapi_proto, paths, schemas, tagged};
+use crate::{
+    http::{Answer, JSON, Query, accept_ranges},
+    registry::Resources,
+};
 use ::http::{HeaderMap, header};
 use serde_json::{Map, Value as Json, json};
 use timonel_api::{Scheme, Status};
@@ -28,19 +31,37 @@ const PROTOBUF_NAMES: [&str; 2] =
     ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
 
 /// `/openapi/v2`.
-pub(super) fn v2(documents: &Documents, headers: &HeaderMap) -> Result<Answer, Status> {
+pub(super) fn v2(resources: &Resources, headers: &HeaderMap) -> Result<Answer, Status> {
+    let documents = resources.documents();
     let content_type = v2_type(headers).ok_or_else(|| Status::not_acceptable(&[JSON, PROTOBUF]))?;
     let document = if content_type == PROTOBUF {
-        documents.get_as("openapi/v2+protobuf", |scheme| {
-            Some(super::Document::of_bytes(openapi_proto::encode(&whole(scheme))))
+        documents.get_as("openapi/v2+protobuf", |_| {
+            Some(super::Document::of_bytes(openapi_proto::encode(&everything(resources))))
         })
     } else {
-        documents.get("openapi/v2", |scheme| Some(whole(scheme)))
+        documents.get("openapi/v2", |_| Some(everything(resources)))
     };
     document.map(|document| tagged(headers, content_type, &document)).ok_or_else(Status::no_such_resource)
 }
 
-/// The document of all groups in version 2.
+/// The document of all groups in version 2, those of custom kinds included.
+fn everything(resources: &Resources) -> Json {
+    let mut document = whole(resources.base());
+    for (group, version) in custom::groups(resources).keys() {
+        let (paths, definitions) = custom::parts(resources, group, version, Dialect::V2);
+        for (name, more) in [("paths", paths), ("definitions", definitions)] {
+            for (key, value) in more {
+                // What both define is the same; the built-in one stays.
+                if document[name].get(&key).is_none() {
+                    document[name][key] = value;
+                }
+            }
+        }
+    }
+    document
+}
+
+/// The document of all built-in groups in version 2.
 fn whole(scheme: &Scheme) -> Json {
     let mut needed = schemas::Needed::default();
     let mut listed = Map::new();
@@ -89,33 +110,56 @@ fn group_document(documents: &Documents, group: &str, version: &str) -> Option<s
 }
 
 /// `/openapi/v3`: where the documents are.
-pub(super) fn v3_index(documents: &Documents, headers: &HeaderMap) -> Result<Answer, Status> {
-    let document = documents.get("openapi/v3", |scheme| {
+pub(super) fn v3_index(resources: &Resources, headers: &HeaderMap) -> Result<Answer, Status> {
+    let base = Documents::of(resources.base());
+    let document = resources.documents().get("openapi/v3", |_| {
         let mut listed = Map::new();
-        for group in scheme.groups() {
+        let mut list = |group: &str, version: &str, tag: &str| {
+            let path = group_path(group, version);
+            let url = format!("/openapi/v3/{path}?hash={tag}");
+            listed.insert(path, json!({ "serverRelativeURL": url }));
+        };
+        for group in base.scheme.groups() {
             for version in &group.versions {
-                let path = group_path(&group.name, version);
-                let tag = group_document(documents, &group.name, version).map(|document| document.tag)?;
-                let url = format!("/openapi/v3/{path}?hash={tag}");
-                listed.insert(path, json!({ "serverRelativeURL": url }));
+                list(&group.name, version, &group_document(&base, &group.name, version)?.tag);
             }
+        }
+        for ((group, version), tag) in custom::groups(resources) {
+            list(&group, &version, &tag);
         }
         Some(json!({ "paths": listed }))
     });
     document.map(|document| tagged(headers, JSON, &document)).ok_or_else(Status::no_such_resource)
 }
 
+fn any_document(resources: &Resources, group: &str, version: &str) -> Option<super::Document> {
+    let groups = custom::groups(resources);
+    let Some(tag) = groups.get(&(group.to_owned(), version.to_owned())) else {
+        return group_document(&Documents::of(resources.base()), group, version);
+    };
+    let document = resources.documents().get(&format!("openapi/v3/{group}/{version}"), |_| {
+        let (listed, defined) = custom::parts(resources, group, version, Dialect::V3);
+        Some(json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"},
+            "paths": listed,
+            "components": {"schemas": defined},
+        }))
+    })?;
+    Some(super::Document { tag: tag.clone(), ..document })
+}
+
 /// `/openapi/v3/apis/GROUP/VERSION`; a client that names the hash may keep what it gets.
 pub(super) fn v3_group(
-    documents: &Documents,
+    resources: &Resources,
     headers: &HeaderMap,
     query: &Query<'_>,
     path: &str,
 ) -> Result<Answer, Status> {
     let segments: Vec<&str> = path.split('/').collect();
     let document = match segments[..] {
-        ["api", version] => group_document(documents, "", version),
-        ["apis", group, version] => group_document(documents, group, version),
+        ["api", version] => any_document(resources, "", version),
+        ["apis", group, version] => any_document(resources, group, version),
         _ => None,
     };
     let document = document.ok_or_else(Status::no_such_resource)?;

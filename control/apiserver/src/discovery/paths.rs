@@ -32,6 +32,10 @@ const PATCH_TYPES: [&str; 5] = [
     "application/apply-patch+cbor",
 ];
 
+/// Custom kinds have neither strategic merge nor a binary form.
+const CUSTOM_PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 /// The paths of one group and version.
 pub(super) fn of(
     scheme: &Scheme,
@@ -137,12 +141,18 @@ impl Maker<'_> {
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": kind_extension(&gvk.group, &gvk.version, &gvk.kind),
         });
-        let types: &[&str] = if verb == Verb::Patch { &PATCH_TYPES } else { &["*/*"] };
+        let types: &[&str] = match verb {
+            Verb::Patch if self.resource.custom => &CUSTOM_PATCH_TYPES,
+            Verb::Patch => &PATCH_TYPES,
+            _ => &["*/*"],
+        };
         match self.dialect {
             Dialect::V2 => {
                 operation["consumes"] = types.into();
                 operation["produces"] =
-                    json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]);
+                    if self.resource.custom { json!(["application/json", "application/yaml"]) } else {
+                        json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
+                    };
                 if let Some(schema) = takes {
                     parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
                 }

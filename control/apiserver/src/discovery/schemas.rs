@@ -28,6 +28,11 @@ impl Needed {
         json!({"$ref": format!("{}{}", dialect.reference(), scheme.schema().get(id).name)})
     }
 
+    /// Leaves out types that are described otherwise.
+    pub(super) fn without(&mut self, left_out: impl Fn(TypeId) -> bool) {
+        self.structs.retain(|id| !left_out(*id));
+    }
+
     fn scalar(&mut self, name: &'static str, schema: Json, dialect: Dialect) -> Json {
         self.scalars.entry(name).or_insert(schema);
         json!({"$ref": format!("{}{name}", dialect.reference())})

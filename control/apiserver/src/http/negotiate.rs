@@ -105,8 +105,9 @@ pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
     ranges
 }
 
-/// Upstream's choice among the ranges: the first whose serialization and shape are both known.
-pub(crate) fn accept(headers: &HeaderMap, query: &Query<'_>) -> Result<Accept, Status> {
+/// Upstream's choice among the ranges: the first whose serialization and shape are both known. Objects of custom
+/// kinds have no protobuf form.
+pub(crate) fn accept(headers: &HeaderMap, query: &Query<'_>, custom: bool) -> Result<Accept, Status> {
     let pretty = pretty(headers, query);
     let ranges = accept_ranges(headers);
     if ranges.is_empty() {
@@ -123,9 +124,10 @@ pub(crate) fn accept(headers: &HeaderMap, query: &Query<'_>) -> Result<Accept, S
                 "PartialObjectMetadata" | "PartialObjectMetadataList" if known => Shape::Partial,
                 _ => return None,
             };
-            Some(Accept { media, shape, pretty })
+            let exists = !(custom && media == Media::Protobuf && shape == Shape::Whole);
+            exists.then_some(Accept { media, shape, pretty })
         })
-        .ok_or_else(not_acceptable)
+        .ok_or_else(|| if custom { Status::not_acceptable(&[JSON, YAML]) } else { not_acceptable() })
 }
 
 /// 406 with what there is.
@@ -191,7 +193,7 @@ mod tests {
             ("text/html", None),
             ("application/json;as=Nothing;v=v1;g=meta.k8s.io", None),
         ] {
-            let found = accept(&headers("accept", header), &Query::default());
+            let found = accept(&headers("accept", header), &Query::default(), false);
             assert_eq!(found.map(|accept| (accept.media, accept.shape)).ok(), expected, "{header}");
         }
     }

@@ -58,6 +58,14 @@ impl Call<'_> {
         }
     }
 
+    /// An object of the view as the store holds it.
+    pub(crate) fn encode(&self, object: &Value) -> Bytes {
+        match &self.view.custom {
+            Some(custom) => custom.encode(object),
+            None => crate::cache::encode(object, &self.view.columns),
+        }
+    }
+
     /// Whether nothing is to be stored.
     pub(crate) fn dry_run(&self) -> Result<bool, Status> {
         let mut asked = false;

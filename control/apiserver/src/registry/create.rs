@@ -8,7 +8,8 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    cache::{Entry, encode},
+    cache::Entry,
+    custom,
     http::{self, content},
     rules,
 };
@@ -78,6 +79,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);
     let exists = || already_exists(call, &key, &name);
+    custom::on_create(call, &mut object);
     let allocated = call.server.services.on_create(call, &mut object).await?;
     judge(call, &object, &name)?;
     let admitted = call.validate(Operation::Create, &mut object, None)?;
@@ -91,7 +93,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     beside.extend(allocated.steps());
     let alone = beside.is_empty();
     let lease = call.server.events.lease_for(call).await?;
-    let put = Put { key: key.clone(), based_on: 0, value: encode(&object, &call.view.columns), lease, beside };
+    let put = Put { key: key.clone(), based_on: 0, value: call.encode(&object), lease, beside };
     match call.server.committer.put(&call.view, put).await? {
         Some(entry) => Ok(Some(Written::Stored(entry))),
         None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),
@@ -136,7 +138,7 @@ pub(super) fn mutate(
 
 fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_create(kind, object);
+    let errors = rules::validate_create(&call.view, object);
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, name, &errors));
     }

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    cache::{Entry, encode},
+    cache::Entry,
+    custom,
     http::{self, content},
     rules,
 };
@@ -137,7 +138,7 @@ pub(crate) async fn delete_named(
                 let put = Put {
                     key: entry.key().clone(),
                     based_on: entry.revision,
-                    value: encode(&new, &call.view.columns),
+                    value: call.encode(&new),
                     lease: None,
                     beside: Vec::new(),
                 };
@@ -177,6 +178,9 @@ fn check_preconditions(call: &Call<'_>, name: &str, options: &DeleteOptions, old
 fn decide(call: &Call<'_>, old: &Value, options: &DeleteOptions) -> Step {
     if call.view.plural() == "namespaces" && call.view.group().is_empty() {
         return decide_namespace(old, options, call.now);
+    }
+    if custom::is_definition(&call.view) {
+        return decide_object(call.view.kind(), &custom::on_delete(old, call.now), options, call.now);
     }
     decide_object(call.view.kind(), old, options, call.now)
 }

@@ -35,4 +35,4 @@ pub(crate) use resources::Resources;
 pub(crate) use route::serve;
 pub(crate) use services::{Services, addresses_resource};
 pub(crate) use update::Part;
-pub(crate) use view::index_field;
+pub(crate) use view::{View, index_field};

@@ -187,7 +187,7 @@ pub(crate) fn selectors(call: &Call<'_>) -> Result<Selectors, Status> {
     let resource = &view.resource;
     let mut fields = match call.query.get("fieldSelector") {
         "" => FieldSelector::everything(),
-        text => FieldSelector::parse(text, &resource.group, &resource.version, &resource.kind, &[])
+        text => FieldSelector::parse(text, &resource.group, &resource.version, &resource.kind, &view.selectable())
             .map_err(|error| Status::bad_request(error.to_string()))?,
     };
     if call.info.is_named {
@@ -231,17 +231,14 @@ fn needs_namespace(call: &Call<'_>, trigger: &Trigger) -> bool {
 }
 
 fn predicate(view: &View, labels: LabelSelector, fields: FieldSelector, namespace: String) -> Predicate {
-    let columns = view.columns.labels;
+    let columns = view.columns.clone();
     Arc::new(move |entry: &Entry| {
         (namespace.is_empty() || entry.namespace() == namespace)
             && labels.matches(entry)
             && fields.matches_with(|label| match label {
                 "metadata.name" => Cow::Borrowed(entry.name()),
                 "metadata.namespace" => Cow::Borrowed(entry.namespace()),
-                _ => {
-                    let at = columns.iter().position(|column| *column == label);
-                    Cow::Borrowed(at.map_or("", |at| entry.field(at)))
-                }
+                _ => columns.value(entry, label),
             })
     })
 }

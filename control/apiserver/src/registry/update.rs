@@ -12,7 +12,8 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    cache::{Entry, encode},
+    cache::Entry,
+    custom,
     http::{self, content},
     rules,
 };
@@ -177,6 +178,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     prepare(call, part, &mut new, &old);
     keep_identity(&mut new, &old);
     keep_times(&old, &mut new);
+    custom::on_update(call, &mut new);
     let allocated = if part == Part::Main {
         call.server.services.on_update(call, &mut new, &old).await?
     } else {
@@ -194,7 +196,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         };
     }
     let mut beside = paired::steps(call.server, admitted.paired)?;
-    let value = encode(&new, &view.columns);
+    let value = call.encode(&new);
     if beside.is_empty() && entry.is(&value) {
         return Ok(Attempt::Done(Written::Stored(entry.clone())));
     }
@@ -255,7 +257,7 @@ fn keep_identity(new: &mut Value, old: &Value) {
 
 fn judge(call: &Call<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_update(part, kind, new, old);
+    let errors = rules::validate_update(part, &call.view, new, old);
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &call.info.name, &errors));
     }

@@ -4,6 +4,7 @@
 //! the others convert. Never reads or writes the store.
 
 use crate::cache::{ChangeKind, Columns, Entry, Slot};
+use crate::custom::Custom;
 use crate::http::{Accept, Media, Shape};
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,7 @@ pub(crate) struct View {
     id: u32,
     converts: bool,
     printer: OnceLock<Printer>,
+    pub(crate) custom: Option<Custom>,
 }
 
 /// What is kept beside the objects of a resource for field selectors.
@@ -76,7 +78,7 @@ pub(crate) fn columns_of(resource: &GroupResource) -> Columns {
         ("resource.k8s.io", "resourceslices") => ("ResourceSlice", &["spec.nodeName", "spec.driver"]),
         _ => ("", &[]),
     };
-    Columns { kind, labels }
+    Columns::builtin(kind, labels)
 }
 
 /// The selectable field by which watches of a resource are indexed: kubelets watch the pods of their node.
@@ -85,7 +87,10 @@ pub(crate) const INDEXED: &str = "spec.nodeName";
 /// Its place among the columns.
 pub(crate) fn index_field(resource: &GroupResource) -> Option<usize> {
     let pods = resource.group.is_empty() && resource.resource == "pods";
-    pods.then(|| columns_of(resource).labels.iter().position(|label| *label == INDEXED)).flatten()
+    match columns_of(resource) {
+        Columns::Builtin { labels, .. } if pods => labels.iter().position(|label| *label == INDEXED),
+        _ => None,
+    }
 }
 
 impl View {
@@ -102,7 +107,33 @@ impl View {
             scheme: scheme.clone(),
             head: head.into(),
             id,
+            custom: None,
         }
+    }
+
+    /// A version of a custom resource. Its objects are judged in this version, not in the stored one.
+    pub(crate) fn custom(custom: Custom, slot: Arc<Slot>, id: u32) -> Self {
+        let resource = custom.version().resource.clone();
+        let mut view = Self::new(&custom.definition.scheme.clone(), &resource, slot, id);
+        view.storage = resource;
+        view.converts = false;
+        view.columns = custom.columns.clone();
+        view.custom = Some(custom);
+        view
+    }
+
+    /// Whether a cached object can be shown as it is.
+    fn is_plain(&self, entry: &Entry) -> bool {
+        match &self.custom {
+            None => !self.converts,
+            Some(custom) => custom.form == entry.form(),
+        }
+    }
+
+    /// Fields that selectors may name beyond those of every kind.
+    pub(crate) fn selectable(&self) -> Vec<&str> {
+        let fields = self.custom.iter().flat_map(|custom| custom.version().selectable.iter());
+        fields.map(|field| field.as_str()).collect()
     }
 
     /// The kind as rules about objects know it: objects are judged in their storage version.
@@ -163,7 +194,7 @@ impl View {
 
     /// A cached object as a tree in the storage version, with `apiVersion` and `kind`.
     pub(crate) fn decode_stored(&self, entry: &Entry) -> Result<Value, Status> {
-        let mut value = entry.decode().map_err(Status::internal)?;
+        let mut value = self.read(entry)?;
         let object = value.make_object();
         object.insert("apiVersion", self.storage.api_version());
         object.insert("kind", Value::String(self.storage.kind.clone()));
@@ -172,12 +203,21 @@ impl View {
 
     /// A cached object as a tree of this version.
     pub(crate) fn decode(&self, entry: &Entry) -> Result<Value, Status> {
-        self.present(entry.decode().map_err(Status::internal)?)
+        self.present(self.read(entry)?)
+    }
+
+    /// A cached object as a tree; one of a custom kind in the form of this version.
+    fn read(&self, entry: &Entry) -> Result<Value, Status> {
+        let mut value = entry.decode().map_err(Status::internal)?;
+        if let Some(custom) = self.custom.as_ref().filter(|_| !self.is_plain(entry)) {
+            custom.normalize(&mut value, entry.form());
+        }
+        Ok(value)
     }
 
     /// One object as JSON.
     pub(crate) fn json(&self, entry: &Entry) -> Result<Bytes, Status> {
-        if self.converts {
+        if !self.is_plain(entry) {
             return Ok(timonel_api::encode_json(&self.decode(entry)?).into());
         }
         Ok([b"{", &self.head[..], entry.members()].concat().into())
@@ -185,16 +225,19 @@ impl View {
 
     /// `,` and one item of a list as JSON; items of built-in kinds carry no `apiVersion` and `kind`, as upstream's.
     pub(crate) fn item_json(&self, entry: &Entry) -> Result<Bytes, Status> {
-        if self.resource.custom {
+        let plain = self.is_plain(entry);
+        if self.resource.custom && plain {
             return Ok([b",{", &self.head[..], entry.members()].concat().into());
         }
-        if !self.converts {
+        if plain {
             return Ok(entry.item());
         }
         let mut value = self.decode(entry)?;
-        let object = value.make_object();
-        object.remove("apiVersion");
-        object.remove("kind");
+        if !self.resource.custom {
+            let object = value.make_object();
+            object.remove("apiVersion");
+            object.remove("kind");
+        }
         let mut out = vec![b','];
         timonel_api::encode_json_into(&value, &mut out);
         Ok(out.into())
@@ -220,6 +263,9 @@ impl View {
 
     /// How objects are shown as rows.
     pub(crate) fn printer(&self) -> &Printer {
+        if let Some(custom) = &self.custom {
+            return &custom.version().printer;
+        }
         self.printer.get_or_init(|| Printer::builtin(&self.resource.group, &self.resource.kind))
     }
 
@@ -231,7 +277,7 @@ impl View {
                 let object = crate::rules::seal(&self.resource, &self.protobuf(entry)?);
                 Ok(timonel_api::encode_proto_watch_event(name, &object).into())
             }
-            (Shape::Whole, _) if !self.converts => {
+            (Shape::Whole, _) if self.is_plain(entry) => {
                 let parts = [b"{\"type\":\"", name.as_bytes(), b"\",\"object\":{", &self.head, entry.members(), b"}\n"];
                 Ok(parts.concat().into())
             }

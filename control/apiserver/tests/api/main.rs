@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "test code outside #[test] functions")]
 
 mod apply;
+mod custom;
 mod deletes;
 mod in_process;
 mod lists;

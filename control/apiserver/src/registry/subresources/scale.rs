@@ -15,8 +15,8 @@ use crate::{
 };
 use bytes::Bytes;
 use timonel_api::{
-    FieldErrors, Gvk, LabelSelector, Limits, Object, OneVersion, PatchKind, Path, Resets, Status, Tracker, TypeId,
-    Value, apply_patch, entries_of_scale, entries_with_scale, strategy,
+    FieldErrors, Gvk, Key, LabelSelector, Limits, Object, OneVersion, PatchKind, Path, Resets, Status, Tracker, TypeId,
+    Value, apply_patch, definition::ScalePaths, entries_of_scale, entries_with_scale, strategy,
 };
 
 fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
@@ -29,7 +29,15 @@ fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
 pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Status> {
     let name = &*call.info.name;
     let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
-    Answer::value(200, &scale_of(&call.view.decode(&entry)?), &call.view.scheme, &call.accept)
+    Answer::value(200, &shown(call, &call.view.decode(&entry)?)?, &call.view.scheme, &call.accept)
+}
+
+/// The `Scale` of an object of the call's kind.
+fn shown(call: &Call<'_>, object: &Value) -> Result<Value, Status> {
+    match call.view.custom.as_ref().and_then(|custom| custom.version().scale.as_ref()) {
+        Some(paths) => custom_scale(paths, object),
+        None => Ok(scale_of(object)),
+    }
 }
 
 /// Answers PUT and PATCH.
@@ -66,7 +74,7 @@ pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status
         Written::Stored(entry) => call.view.decode(&entry)?,
         Written::DryRun(object) => call.view.present(*object)?,
     };
-    Answer::value(200, &scale_of(&object), &call.view.scheme, &call.accept)
+    Answer::value(200, &shown(call, &object)?, &call.view.scheme, &call.accept)
 }
 
 enum Wish {
@@ -85,6 +93,11 @@ struct Scaled<'a> {
 /// Where a kind's versions have the number of replicas.
 fn replicas_path(call: &Call<'_>, api_version: &str) -> Option<Vec<String>> {
     let view = &call.view;
+    if let Some(custom) = &view.custom {
+        let versions = custom.definition.versions.iter();
+        let version = versions.clone().find(|version| version.resource.api_version() == api_version)?;
+        return version.scale.as_ref().map(|paths| paths.spec_replicas.iter().map(ToString::to_string).collect());
+    }
     view.scheme.views_of(&view.resource.storage).find(|other| other.api_version() == api_version)?;
     Some(vec!["spec".into(), "replicas".into()])
 }
@@ -94,7 +107,7 @@ impl Scaled<'_> {
     fn scale(&self, old: &Value) -> Result<Value, Status> {
         let (call, limits) = (self.call, Limits::default());
         let scheme = &call.view.scheme;
-        let mut live = scale_of(old);
+        let mut live = shown(call, old)?;
         if let Some(entries) = entries_of_scale(old, &|version| replicas_path(call, version)) {
             live.set_at(&["metadata", "managedFields"], entries);
         }
@@ -131,7 +144,11 @@ impl Change for Scaled<'_> {
         let scale = self.scale(old)?;
         check(&scale)?;
         let mut new = old.clone();
-        new.set_at(&["spec", "replicas"], scale.int_at(&["spec", "replicas"]).unwrap_or(0));
+        let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
+        match self.call.view.custom.as_ref().and_then(|custom| custom.version().scale.as_ref()) {
+            Some(paths) => new.set_at(&texts(&paths.spec_replicas), replicas),
+            None => new.set_at(&["spec", "replicas"], replicas),
+        }
         let api_version = self.call.view.resource.api_version();
         match entries_with_scale(old, &scale, &api_version, &|version| replicas_path(self.call, version)) {
             Some(entries) => new.set_at(&["metadata", "managedFields"], entries),
@@ -172,8 +189,29 @@ fn check(scale: &Value) -> Result<(), Status> {
     Err(Status::invalid("autoscaling", "Scale", scale.str_at(&["metadata", "name"]), &errors))
 }
 
-/// The `Scale` of an object; pure.
-fn scale_of(object: &Value) -> Value {
+fn texts(path: &[Key]) -> Vec<&str> {
+    path.iter().map(Key::as_str).collect()
+}
+
+/// The `Scale` of an object whose kind says where its numbers are; pure.
+fn custom_scale(paths: &ScalePaths, object: &Value) -> Result<Value, Status> {
+    let mut scale = bare_scale(object);
+    let Some(replicas) = object.int_at(&texts(&paths.spec_replicas)) else {
+        let path = paths.spec_replicas.join(".");
+        return Err(Status::internal(format!("the spec replicas field \".{path}\" does not exist")));
+    };
+    if replicas != 0 {
+        scale.set_at(&["spec", "replicas"], replicas);
+    }
+    scale.set_at(&["status", "replicas"], object.int_at(&texts(&paths.status_replicas)).unwrap_or(0));
+    let selector = if paths.selector.is_empty() { "" } else { object.str_at(&texts(&paths.selector)) };
+    if !selector.is_empty() {
+        scale.set_at(&["status", "selector"], selector);
+    }
+    Ok(scale)
+}
+
+fn bare_scale(object: &Value) -> Value {
     let mut scale = Value::object();
     scale.set_at(&["apiVersion"], "autoscaling/v1");
     scale.set_at(&["kind"], "Scale");
@@ -183,6 +221,12 @@ fn scale_of(object: &Value) -> Value {
         }
     }
     scale.set_at(&["spec"], Object::new());
+    scale
+}
+
+/// The `Scale` of an object of a built-in kind; pure.
+fn scale_of(object: &Value) -> Value {
+    let mut scale = bare_scale(object);
     if let Some(replicas) = object.int_at(&["spec", "replicas"]).filter(|replicas| *replicas != 0) {
         scale.set_at(&["spec", "replicas"], replicas);
     }
