@@ -159,7 +159,7 @@ impl Judge {
             Value::Float(_) => "number",
             Value::String(_) => "string",
             Value::List(_) => "array",
-            Value::Object(_) => "object",
+            Value::Object(_) | Value::Raw(_) => "object",
         };
         let whole = || matches!(value, Value::Float(number) if number.fract() == 0.0);
         let fits = match wanted {

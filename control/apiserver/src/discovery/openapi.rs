@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn every_schema_and_field_is_described() {
         let documents = Documents::of(&Scheme::kubernetes());
-        let two = v2(&documents, &HeaderMap::new()).unwrap();
+        let two = v2(&Resources::listed(&documents.scheme), &HeaderMap::new()).unwrap();
         assert_eq!(two.finish(&[]).status(), 200);
         let kept = documents.get("openapi/v2", |_| None).unwrap();
         let two = json(&kept);
@@ -265,7 +265,7 @@ mod tests {
         let affinity = &three["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
         assert_eq!(affinity["allOf"], json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.Affinity"}]));
         assert!(affinity["description"].is_string() && affinity["$ref"].is_null());
-        v2(&documents, &HeaderMap::new()).unwrap();
+        v2(&Resources::listed(&documents.scheme), &HeaderMap::new()).unwrap();
         let two = json(&documents.get("openapi/v2", |_| None).unwrap());
         let affinity = &two["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["affinity"];
         assert_eq!(affinity["$ref"], "#/definitions/io.k8s.api.core.v1.Affinity");

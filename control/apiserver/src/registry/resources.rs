@@ -42,6 +42,19 @@ impl Resources {
         }
     }
 
+    /// What a scheme serves, for listings only.
+    #[cfg(test)]
+    pub(crate) fn listed(scheme: &Arc<Scheme>) -> Self {
+        Self {
+            base: scheme.clone(),
+            builtin: Arc::default(),
+            custom: Views::new(),
+            listing: scheme.clone(),
+            served: BTreeMap::new(),
+            documents: OnceLock::new(),
+        }
+    }
+
     /// The same with other definitions; views of those that stay are kept.
     pub(crate) fn with(&self, served: BTreeMap<Key, Arc<Served>>) -> Self {
         let mut ordered: Vec<&Arc<Served>> = served.values().collect();
