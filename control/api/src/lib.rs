@@ -51,9 +51,7 @@ pub use selector::{
 };
 pub use status::{Status, StatusCause, StatusDetails, qualified};
 pub use strategy::KindRef;
-pub use structural::{
-    Additional, CompileError, ListType, Node, Rule, ScalarType, Structural, ValueLimits,
-};
+pub use structural::{Additional, CompileError, ListType, Node, Rule, ScalarType, Structural, ValueLimits};
 pub use validation::{
     validate_create, validate_ephemeral_containers, validate_resize, validate_status_update, validate_update,
 };

@@ -2,9 +2,7 @@
 
 use crate::registry::{Part, View};
 use bytes::{BufMut, Bytes, BytesMut};
-use timonel_api::{
-    FieldErrors, Gvk, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject,
-};
+use timonel_api::{FieldErrors, Gvk, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject};
 
 /// Fills in what an object of a resource leaves out.
 pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut Value) {

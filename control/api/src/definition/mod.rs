@@ -10,15 +10,13 @@ use std::sync::Arc;
 
 pub(crate) use rules::validate;
 pub use status::{
-    CLEANUP_FINALIZER, InstanceRemoval, condition, is_established, is_terminating, mark_terminating, prepare_definition,
-    release, settle,
+    CLEANUP_FINALIZER, InstanceRemoval, condition, is_established, is_terminating, mark_terminating,
+    prepare_definition, release, settle,
 };
 
 use crate::structural::type_name;
 use crate::table::Printer;
-use crate::{
-    CompileError, Gvk, Key, Resource, Scheme, Structural, Subresource, Value, Verb, scheme::GroupResource,
-};
+use crate::{CompileError, Gvk, Key, Resource, Scheme, Structural, Subresource, Value, Verb, scheme::GroupResource};
 
 /// What a definition declares, ready to be served.
 #[derive(Debug)]

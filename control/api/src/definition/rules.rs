@@ -95,9 +95,8 @@ fn versions(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut Fie
         if !broken.is_empty() {
             errors.invalid(&path.child("name"), name, broken.join(","));
         }
-        let before = old.and_then(|old| {
-            old.list_at(&["spec", "versions"]).iter().find(|other| other.str_at(&["name"]) == name)
-        });
+        let before =
+            old.and_then(|old| old.list_at(&["spec", "versions"]).iter().find(|other| other.str_at(&["name"]) == name));
         version(one, before, &path, errors);
     }
     let shown = || spec.get("versions").cloned().unwrap_or_default();
@@ -122,9 +121,8 @@ fn version(version: &Value, before: Option<&Value>, path: &Path<'_>, errors: &mu
             errors.invalid(&place, warning, "must not be an empty string");
         }
         if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
-            let detail = format!(
-                "must only contain printable UTF-8 characters; non-printable character found at index {at}"
-            );
+            let detail =
+                format!("must only contain printable UTF-8 characters; non-printable character found at index {at}");
             errors.invalid(&place, warning, detail);
         }
     }

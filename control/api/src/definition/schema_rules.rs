@@ -8,9 +8,28 @@ const MAX_DEPTH: usize = 64;
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 /// Members that may stand at the root of a schema with a status subresource, as upstream lists them.
 const AT_ROOT: [&str; 22] = [
-    "Description", "Type", "Format", "Title", "Maximum", "ExclusiveMaximum", "Minimum", "ExclusiveMinimum", "MaxLength",
-    "MinLength", "Pattern", "MaxItems", "MinItems", "UniqueItems", "MultipleOf", "Required", "Items", "Properties",
-    "ExternalDocs", "Example", "XPreserveUnknownFields", "XValidations",
+    "Description",
+    "Type",
+    "Format",
+    "Title",
+    "Maximum",
+    "ExclusiveMaximum",
+    "Minimum",
+    "ExclusiveMinimum",
+    "MaxLength",
+    "MinLength",
+    "Pattern",
+    "MaxItems",
+    "MinItems",
+    "UniqueItems",
+    "MultipleOf",
+    "Required",
+    "Items",
+    "Properties",
+    "ExternalDocs",
+    "Example",
+    "XPreserveUnknownFields",
+    "XValidations",
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -166,7 +185,8 @@ fn envelope(schema: &Value, level: Level, embedded: bool, path: &Path<'_>, error
         let known = |name: &str| matches!(name, "type" | "properties" | "default");
         let bare = metadata.as_object().is_none_or(|members| members.iter().all(|(name, _)| known(name)));
         if !only_names || !bare {
-            let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
+            let detail =
+                "must not specify anything other than name and generateName, but metadata is implicitly specified";
             errors.forbidden(&place, detail);
         }
     }

@@ -205,7 +205,9 @@ pub(crate) fn approval(annotation: &str) -> (&'static str, &'static str, String)
     if annotation.starts_with("unapproved") {
         return ("False", "UnapprovedAnnotation", format!("not approved: {}", crate::quote(annotation)));
     }
-    let url = annotation.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.starts_with('/') && !rest.is_empty());
+    let url = annotation
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.starts_with('/') && !rest.is_empty());
     if url {
         return ("True", "ApprovedAnnotation", format!("approved in {annotation}"));
     }
@@ -225,9 +227,7 @@ pub fn mark_terminating(crd: &mut Value, step: InstanceRemoval, now: Timestamp) 
             "InstanceDeletionPending",
             "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
         ),
-        InstanceRemoval::InProgress => {
-            ("True", "InstanceDeletionInProgress", "CustomResource deletion is in progress")
-        }
+        InstanceRemoval::InProgress => ("True", "InstanceDeletionInProgress", "CustomResource deletion is in progress"),
         InstanceRemoval::Completed => ("False", "InstanceDeletionCompleted", "removed all instances"),
     };
     set(crd, "Terminating", status, reason, message, now);

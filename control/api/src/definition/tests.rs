@@ -27,10 +27,18 @@ fn schemas_must_be_structural() {
     for (schema, expected) in [
         (object(json!({"spec": {"type": "object"}})), ""),
         (json!({}), "type: Required value: must not be empty at the root"),
-        (json!({"type": "array", "items": {"type": "string"}}), "type: Invalid value: \"array\": must be object at the root"),
+        (
+            json!({"type": "array", "items": {"type": "string"}}),
+            "type: Invalid value: \"array\": must be object at the root",
+        ),
         (object(json!({"a": {}})), "properties[a].type: Required value: must not be empty for specified object fields"),
         (object(json!({"a": {"x-kubernetes-preserve-unknown-fields": true}})), ""),
-        (object(json!({"a": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}})), ""),
+        (
+            object(
+                json!({"a": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}),
+            ),
+            "",
+        ),
         (object(json!({"a": {"type": "array"}})), "properties[a].items: Required value: must be specified"),
         (
             object(json!({"a": {"type": "object", "anyOf": [{"properties": {"b": {"minimum": 1}}}]}})),
@@ -41,7 +49,10 @@ fn schemas_must_be_structural() {
             object(json!({"a": {"type": "string", "allOf": [{"type": "string"}]}})),
             "properties[a].allOf[0].type: Forbidden: must be empty to be structural",
         ),
-        (object(json!({"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 4}}}})), ""),
+        (
+            object(json!({"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 4}}}})),
+            "",
+        ),
         (
             object(json!({"metadata": {"type": "object", "properties": {"labels": {"type": "object"}}}})),
             "properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is \
@@ -94,15 +105,43 @@ fn schemas_must_be_structural() {
 fn definitions_have_rules_beyond_their_schemas() {
     let plain = json!({"type": "object"});
     for (path, value, expected) in [
-        (vec!["metadata", "name"], json!("x"), "metadata.name: Invalid value: \"x\": must be spec.names.plural+\".\"+spec.group"),
-        (vec!["spec", "group"], json!("b"), "spec.group: Invalid value: \"b\": should be a domain with at least one dot"),
+        (
+            vec!["metadata", "name"],
+            json!("x"),
+            "metadata.name: Invalid value: \"x\": must be spec.names.plural+\".\"+spec.group",
+        ),
+        (
+            vec!["spec", "group"],
+            json!("b"),
+            "spec.group: Invalid value: \"b\": should be a domain with at least one dot",
+        ),
         (vec!["spec", "scope"], json!("Any"), "spec.scope: Unsupported value: \"Any\""),
-        (vec!["spec", "names", "listKind"], json!("Thing"), "spec.names.listKind: Invalid value: \"Thing\": kind and listKind may not be the same"),
+        (
+            vec!["spec", "names", "listKind"],
+            json!("Thing"),
+            "spec.names.listKind: Invalid value: \"Thing\": kind and listKind may not be the same",
+        ),
         (vec!["spec", "names", "kind"], json!(""), "spec.names.kind: Required value"),
-        (vec!["spec", "versions"], json!([]), "spec.versions: Invalid value: []: must have exactly one version marked as storage version"),
-        (vec!["spec", "preserveUnknownFields"], json!(true), "spec.preserveUnknownFields: Invalid value: true: cannot set to true"),
-        (vec!["spec", "conversion"], json!({"strategy": "Webhook"}), "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook"),
-        (vec!["status", "storedVersions"], json!(["v0", "v1"]), "status.storedVersions[0]: Invalid value: \"v0\": missing from spec.versions"),
+        (
+            vec!["spec", "versions"],
+            json!([]),
+            "spec.versions: Invalid value: []: must have exactly one version marked as storage version",
+        ),
+        (
+            vec!["spec", "preserveUnknownFields"],
+            json!(true),
+            "spec.preserveUnknownFields: Invalid value: true: cannot set to true",
+        ),
+        (
+            vec!["spec", "conversion"],
+            json!({"strategy": "Webhook"}),
+            "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
+        ),
+        (
+            vec!["status", "storedVersions"],
+            json!(["v0", "v1"]),
+            "status.storedVersions[0]: Invalid value: \"v0\": missing from spec.versions",
+        ),
     ] {
         let mut crd = with_schema(plain.clone());
         crd.set_at(&path, Value::from(value));
@@ -116,11 +155,17 @@ fn definitions_have_rules_beyond_their_schemas() {
     assert!(messages(&validate_update(KIND, &old, &old)).is_empty());
     let mut new = old.clone();
     new.set_at(&["spec", "scope"], "Cluster");
-    assert_eq!(messages(&validate_update(KIND, &new, &old)), ["spec.scope: Invalid value: \"Cluster\": field is immutable"]);
+    assert_eq!(
+        messages(&validate_update(KIND, &new, &old)),
+        ["spec.scope: Invalid value: \"Cluster\": field is immutable"]
+    );
     let mut foreign = with_schema(plain);
     foreign.set_at(&["spec", "group"], "x.k8s.io");
     foreign.set_at(&["metadata", "name"], "things.x.k8s.io");
-    assert!(messages(&validate_create(KIND, &foreign))[0].starts_with("metadata.annotations[api-approved.kubernetes.io]: Required value"));
+    assert!(
+        messages(&validate_create(KIND, &foreign))[0]
+            .starts_with("metadata.annotations[api-approved.kubernetes.io]: Required value")
+    );
 }
 
 #[test]
@@ -136,7 +181,10 @@ fn names_go_to_who_came_first() {
     settle(&mut second, [&first], now);
     assert!(!is_established(&second));
     let conflict = condition(&second, "NamesAccepted").unwrap();
-    assert_eq!((conflict.str_at(&["reason"]), conflict.str_at(&["message"])), ("ListKindConflict", "\"ThingList\" is already in use"));
+    assert_eq!(
+        (conflict.str_at(&["reason"]), conflict.str_at(&["message"])),
+        ("ListKindConflict", "\"ThingList\" is already in use")
+    );
     assert_eq!(second.str_at(&["status", "acceptedNames", "plural"]), "others");
     settle(&mut second, [], now);
     assert!(is_established(&second));

@@ -72,11 +72,7 @@ fn json_patch_operations() {
             r#"[{"op":"remove","path":"/b"}]"#,
             Err("error in remove for path: '/b': Unable to remove nonexistent key: b: missing value"),
         ),
-        (
-            r#"{"a":1}"#,
-            r#"[{"op":"replace","path":"/b","value":1}]"#,
-            Ok(r#"{"a":1,"b":1}"#),
-        ),
+        (r#"{"a":1}"#, r#"[{"op":"replace","path":"/b","value":1}]"#, Ok(r#"{"a":1,"b":1}"#)),
         (
             r#"{"a":1}"#,
             r#"[{"op":"add","path":"/b/c","value":1}]"#,

@@ -22,8 +22,16 @@ fn problems(schema: &Json, object: &Json, old: Option<&Json>) -> Vec<String> {
 fn values_are_judged_in_upstreams_words() {
     let spec = |property: Json| json!({"type": "object", "properties": {"a": property}});
     for (schema, value, expected) in [
-        (json!({"type": "integer"}), json!("x"), &["a: Invalid value: \"string\": a in body must be of type integer: \"string\""][..]),
-        (json!({"type": "string"}), json!(null), &["a: Invalid value: \"null\": a in body must be of type string: \"null\""]),
+        (
+            json!({"type": "integer"}),
+            json!("x"),
+            &["a: Invalid value: \"string\": a in body must be of type integer: \"string\""][..],
+        ),
+        (
+            json!({"type": "string"}),
+            json!(null),
+            &["a: Invalid value: \"null\": a in body must be of type string: \"null\""],
+        ),
         (json!({"type": "string", "nullable": true}), json!(null), &[]),
         (json!({"type": "number"}), json!(1), &[]),
         (json!({"type": "integer"}), json!(1.0), &[]),
@@ -33,17 +41,37 @@ fn values_are_judged_in_upstreams_words() {
             json!(true),
             &["a: Invalid value: \"boolean\": a in body must be of type integer,string: \"boolean\""],
         ),
-        (json!({"type": "integer", "minimum": 2}), json!(1), &["a: Invalid value: 1: a in body should be greater than or equal to 2"]),
+        (
+            json!({"type": "integer", "minimum": 2}),
+            json!(1),
+            &["a: Invalid value: 1: a in body should be greater than or equal to 2"],
+        ),
         (
             json!({"type": "integer", "maximum": 2, "exclusiveMaximum": true}),
             json!(2),
             &["a: Invalid value: 2: a in body should be less than 2"],
         ),
-        (json!({"type": "number", "multipleOf": 0.5}), json!(0.75), &["a: Invalid value: 0.75: a in body should be a multiple of 0.5"]),
+        (
+            json!({"type": "number", "multipleOf": 0.5}),
+            json!(0.75),
+            &["a: Invalid value: 0.75: a in body should be a multiple of 0.5"],
+        ),
         (json!({"type": "string", "maxLength": 2}), json!("xyz"), &["a: Too long: may not be more than 2 bytes"]),
-        (json!({"type": "string", "minLength": 2}), json!("x"), &["a: Invalid value: \"x\": a in body should be at least 2 chars long"]),
-        (json!({"type": "string", "pattern": "^y$"}), json!("x"), &["a: Invalid value: \"x\": a in body should match '^y$'"]),
-        (json!({"type": "string", "enum": ["p", "q"]}), json!("x"), &["a: Unsupported value: \"x\": supported values: \"p\", \"q\""]),
+        (
+            json!({"type": "string", "minLength": 2}),
+            json!("x"),
+            &["a: Invalid value: \"x\": a in body should be at least 2 chars long"],
+        ),
+        (
+            json!({"type": "string", "pattern": "^y$"}),
+            json!("x"),
+            &["a: Invalid value: \"x\": a in body should match '^y$'"],
+        ),
+        (
+            json!({"type": "string", "enum": ["p", "q"]}),
+            json!("x"),
+            &["a: Unsupported value: \"x\": supported values: \"p\", \"q\""],
+        ),
         (
             json!({"type": "string", "format": "date"}),
             json!("x"),
@@ -53,18 +81,26 @@ fn values_are_judged_in_upstreams_words() {
         (
             json!({"type": "array", "maxItems": 1, "items": {"type": "string"}}),
             json!(["x", "y", 1]),
-            &["a[2]: Invalid value: \"integer\": a[2] in body must be of type string: \"integer\"", "a: Too many: 3: must have at most 1 item"],
+            &[
+                "a[2]: Invalid value: \"integer\": a[2] in body must be of type string: \"integer\"",
+                "a: Too many: 3: must have at most 1 item",
+            ],
         ),
         (
             json!({"type": "object", "required": ["k"], "additionalProperties": {"type": "string"}}),
             json!({"x": 1}),
-            &["a.x: Invalid value: \"integer\": a.x in body must be of type string: \"integer\"", "a.k: Required value"],
+            &[
+                "a.x: Invalid value: \"integer\": a.x in body must be of type string: \"integer\"",
+                "a.k: Required value",
+            ],
         ),
         (
             json!({"type": "object", "properties": {"p": {"type": "string"}, "q": {"type": "string"}},
                 "oneOf": [{"required": ["p"]}, {"required": ["q"]}]}),
             json!({"p": "", "q": ""}),
-            &["<nil>: Invalid value: \"\": \"a\" must validate one and only one schema (oneOf). Found 2 valid alternatives"],
+            &[
+                "<nil>: Invalid value: \"\": \"a\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            ],
         ),
         (
             json!({"type": "object", "properties": {"p": {"type": "string"}}, "anyOf": [{"required": ["p"]}]}),

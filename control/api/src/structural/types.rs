@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::node::{Additional, ListType, Node, ScalarType};
 use super::Structural;
+use super::node::{Additional, ListType, Node, ScalarType};
 use crate::schema::SchemaBuilder;
 use crate::{Field, FieldType, Key, ListKind, TypeId};
 

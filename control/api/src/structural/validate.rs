@@ -69,7 +69,14 @@ impl Judge {
         other.problems.into_iter().for_each(|problem| self.push(problem));
     }
 
-    fn add(&mut self, kind: FieldErrorKind, place: &Place<'_>, value: Option<Value>, text: String, detail: Option<&str>) {
+    fn add(
+        &mut self,
+        kind: FieldErrorKind,
+        place: &Place<'_>,
+        value: Option<Value>,
+        text: String,
+        detail: Option<&str>,
+    ) {
         let field = place.to_string();
         let field = field.strip_prefix('.').map(str::to_owned).unwrap_or(field);
         let field = if field.is_empty() { "<nil>".to_owned() } else { field };
@@ -84,8 +91,12 @@ impl Judge {
 
     /// Problems without a place of their own.
     fn general(&mut self, text: String) {
-        let error =
-            FieldError { kind: FieldErrorKind::Invalid, field: "<nil>".into(), value: Some("".into()), detail: text.clone() };
+        let error = FieldError {
+            kind: FieldErrorKind::Invalid,
+            field: "<nil>".into(),
+            value: Some("".into()),
+            detail: text.clone(),
+        };
         self.push(Problem { text, error });
     }
 
@@ -179,11 +190,8 @@ impl Judge {
         if limits.allowed.is_empty() || limits.allowed.iter().any(|one| same(one, value)) {
             return;
         }
-        let names: Vec<String> = limits
-            .allowed
-            .iter()
-            .map(|one| one.as_str().map_or_else(|| quote(&json(one)), quote))
-            .collect();
+        let names: Vec<String> =
+            limits.allowed.iter().map(|one| one.as_str().map_or_else(|| quote(&json(one)), quote)).collect();
         let words = format!("{place} in body should be one of {names:?}");
         let detail = format!("supported values: {}", names.join(", "));
         self.add(FieldErrorKind::NotSupported, place, Some(value.clone()), words, Some(&detail));
@@ -231,7 +239,8 @@ impl Judge {
                 _ => true,
             };
             if !fits {
-                let named = if format.is_empty() { "(default format)".to_owned() } else { format!("with format {format}") };
+                let named =
+                    if format.is_empty() { "(default format)".to_owned() } else { format!("with format {format}") };
                 self.general(format!("Checked value must be of type integer {named} in {place}"));
             }
         }
@@ -277,14 +286,7 @@ impl Judge {
         }
     }
 
-    fn list(
-        &mut self,
-        node: &Node,
-        limits: Option<&Limits>,
-        list: &[Value],
-        old: Option<&Value>,
-        place: &Place<'_>,
-    ) {
+    fn list(&mut self, node: &Node, limits: Option<&Limits>, list: &[Value], old: Option<&Value>, place: &Place<'_>) {
         if let Some(items) = &node.items {
             let before = old.and_then(Value::as_list);
             for (at, item) in list.iter().enumerate() {

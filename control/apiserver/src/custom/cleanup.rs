@@ -55,9 +55,7 @@ pub(super) fn look(server: &Arc<ApiServer>, entries: &[Arc<Entry>]) {
         let weak = Arc::downgrade(server);
         let token = server.tasks.token();
         server.tasks.spawn("custom-resource-definition", OnError::Log, async move {
-            let work = async {
-                if ends { end(&weak, &name).await } else { touch(&weak, &name).await }
-            };
+            let work = async { if ends { end(&weak, &name).await } else { touch(&weak, &name).await } };
             let result = token.run_until_cancelled(work).await;
             if let Some(server) = weak.upgrade() {
                 server.settling.lock().remove(&name);

@@ -110,7 +110,8 @@ fn check_scale(paths: &ScalePaths, object: &Value, spec: bool, errors: &mut Fiel
             }
             Some(Value::Int(_)) => {}
             Some(other) => {
-                let detail = format!("{shown} accessor error: {} is of the type {}, expected int64", go(other), go_type(other));
+                let detail =
+                    format!("{shown} accessor error: {} is of the type {}, expected int64", go(other), go_type(other));
                 errors.invalid(&place, 0, detail);
             }
         }

@@ -45,8 +45,12 @@ pub(super) fn parts(
         let scheme = &custom.definition.scheme;
         let mut needed = schemas::Needed::default();
         listed.extend(paths::of(scheme, group, version, dialect, &mut needed));
-        let own: Vec<_> =
-            custom.definition.versions.iter().flat_map(|one| [Some(one.resource.body), one.resource.list_body]).collect();
+        let own: Vec<_> = custom
+            .definition
+            .versions
+            .iter()
+            .flat_map(|one| [Some(one.resource.body), one.resource.list_body])
+            .collect();
         needed.without(|id| own.contains(&Some(id)));
         for name in [OBJECT_META, LIST_META] {
             if let Some(id) = scheme.schema().id(name) {
@@ -54,7 +58,9 @@ pub(super) fn parts(
             }
         }
         defined.extend(schemas::all(scheme, needed, dialect));
-        if let Some(created) = defined.get_mut(OBJECT_META).and_then(|meta| meta.pointer_mut("/properties/creationTimestamp")) {
+        if let Some(created) =
+            defined.get_mut(OBJECT_META).and_then(|meta| meta.pointer_mut("/properties/creationTimestamp"))
+        {
             describe(created, "CreationTimestamp is a timestamp of the moment in which the server made the object.");
         }
         define(custom, dialect, &mut defined);
@@ -174,7 +180,9 @@ fn int_or_string(members: &mut Map<String, Json>) {
     }
     let either = json!([{"type": "integer"}, {"type": "string"}]);
     let said = |list: Option<&Json>| list == Some(&either);
-    if said(members.get("anyOf")) || said(members.get("allOf").and_then(|all| all.get(0)).and_then(|one| one.get("anyOf"))) {
+    if said(members.get("anyOf"))
+        || said(members.get("allOf").and_then(|all| all.get(0)).and_then(|one| one.get("anyOf")))
+    {
         return;
     }
     if members.contains_key("anyOf") {

@@ -149,10 +149,11 @@ impl Maker<'_> {
         match self.dialect {
             Dialect::V2 => {
                 operation["consumes"] = types.into();
-                operation["produces"] =
-                    if self.resource.custom { json!(["application/json", "application/yaml"]) } else {
-                        json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
-                    };
+                operation["produces"] = if self.resource.custom {
+                    json!(["application/json", "application/yaml"])
+                } else {
+                    json!(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
+                };
                 if let Some(schema) = takes {
                     parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
                 }

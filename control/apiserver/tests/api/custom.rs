@@ -60,7 +60,10 @@ async fn a_definition_is_served_when_its_write_answers() {
     assert!(created.headers["warning"].to_str().unwrap().contains("unknown field"), "{:?}", created.headers);
     let created = created.expect(201);
     assert_eq!(created["spec"], json!({"cronSpec": "* * * * */5", "image": "i", "replicas": 1}));
-    assert_eq!((&created["metadata"]["generation"], &created["apiVersion"]), (&json!(1), &json!("stable.example.com/v1")));
+    assert_eq!(
+        (&created["metadata"]["generation"], &created["apiVersion"]),
+        (&json!(1), &json!("stable.example.com/v1"))
+    );
     assert_eq!(world.get(&format!("{TABS}/a")).await.expect(200), created);
     let listed = world.get("/apis/stable.example.com/v1/crontabs").await.expect(200);
     assert_eq!(listed["items"][0], created);
@@ -94,7 +97,10 @@ async fn what_the_schema_forbids_is_refused_in_upstreams_words() {
         assert!(answer.message().contains(message), "{spec}: {}", answer.message());
     }
     let strict = world
-        .post(&format!("{TABS}?fieldValidation=Strict"), tab("a", json!({"cronSpec": "* * * * *", "x": 1, "ports": [{"y": 2}]})))
+        .post(
+            &format!("{TABS}?fieldValidation=Strict"),
+            tab("a", json!({"cronSpec": "* * * * *", "x": 1, "ports": [{"y": 2}]})),
+        )
         .await;
     assert_eq!(strict.code, 400);
     assert!(
@@ -192,7 +198,8 @@ async fn a_deleted_definition_takes_its_objects_along() {
 async fn discovery_tells_of_it() {
     let world = with_definition().await;
     let plain = world.get("/apis/stable.example.com/v1").await.expect(200);
-    let names: Vec<_> = plain["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        plain["resources"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
     assert_eq!(plain["resources"][0]["shortNames"], json!(["ct"]));
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
