@@ -94,13 +94,18 @@ pub(crate) struct Documents {
 static SHARED: Mutex<Vec<(Weak<Scheme>, Arc<Documents>)>> = Mutex::new(Vec::new());
 
 impl Documents {
+    /// Those of a scheme that no other server has.
+    pub(crate) fn own(scheme: &Arc<Scheme>) -> Arc<Self> {
+        Arc::new(Self { scheme: scheme.clone(), made: Mutex::default() })
+    }
+
     /// Those of a scheme, shared with every other server of it.
     pub(crate) fn of(scheme: &Arc<Scheme>) -> Arc<Self> {
         let mut shared = SHARED.lock();
         if let Some((_, known)) = shared.iter().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(scheme))) {
             return known.clone();
         }
-        let new = Arc::new(Self { scheme: scheme.clone(), made: Mutex::default() });
+        let new = Self::own(scheme);
         shared.truncate(MAX_SCHEMES - 1);
         shared.insert(0, (Arc::downgrade(scheme), new.clone()));
         new

@@ -295,7 +295,7 @@ mod tests {
         let documents = Documents::of(&Scheme::kubernetes());
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, pb.parse().unwrap());
-        let answer = v2(&documents, &headers).unwrap().finish(&[]);
+        let answer = v2(&Resources::listed(&documents.scheme), &headers).unwrap().finish(&[]);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], PROTOBUF);
         let kept = documents.get("openapi/v2+protobuf", |_| None).unwrap();
         let plain = kept.plain();

@@ -103,7 +103,8 @@ impl Resources {
 
     /// What discovery says.
     pub(crate) fn documents(&self) -> &Arc<Documents> {
-        self.documents.get_or_init(|| Documents::of(&self.listing))
+        let shared = Arc::ptr_eq(&self.listing, &self.base);
+        self.documents.get_or_init(|| if shared { Documents::of(&self.base) } else { Documents::own(&self.listing) })
     }
 
     /// One view.
