@@ -264,6 +264,11 @@ impl FieldErrors {
         self.add(FieldErrorKind::Invalid, path, Some(value.into()), detail);
     }
 
+    /// A value that says nothing when shown breaks its rule.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.add(FieldErrorKind::Invalid, path, None, detail);
+    }
+
     /// One value breaks several rules: an error for each message.
     pub fn invalid_each(&mut self, path: &Path<'_>, value: &str, details: Vec<String>) {
         for detail in details {

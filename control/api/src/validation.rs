@@ -5,11 +5,15 @@
 //! checked types). Never changes an object; never looks at another one.
 
 mod access;
+mod autoscalers;
 mod batch;
 mod check;
 mod cron;
+mod devices;
 mod endpoints;
 mod extensions;
+mod fairness;
+mod job_policies;
 mod kinds;
 mod metadata;
 mod namespaces;
@@ -45,6 +49,7 @@ pub fn validate_create(kind: KindRef<'_>, object: &Value) -> FieldErrors {
 pub fn validate_update(kind: KindRef<'_>, new: &Value, old: &Value) -> FieldErrors {
     let mut errors = FieldErrors::new();
     validate_object_meta_update(new, old, &mut errors);
+    metadata::update_finalizers(kind, new, &mut errors);
     if !kind.custom {
         kinds::update(&kind, new, old, &mut errors);
     }

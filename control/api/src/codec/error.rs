@@ -113,7 +113,7 @@ pub enum DecodeError {
         expected: String,
     },
     /// A scalar of the right type that does not read.
-    #[error("{path}: {problem}")]
+    #[error("{problem}")]
     Scalar {
         /// The field, from the root.
         path: String,

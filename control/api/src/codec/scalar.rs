@@ -18,7 +18,7 @@ pub(super) fn time(text: &str) -> Result<Option<Value>, String> {
     if is_plain_utc(text.as_bytes(), 20) && text.parse::<Timestamp>().is_ok() {
         return Ok(Some(text.into()));
     }
-    Ok(Some(format_time(parse_time(text)?).into()))
+    Ok(Some(format_time(parse_time(text, "2006-01-02T15:04:05Z07:00")?).into()))
 }
 
 /// A time to the microsecond, in UTC.
@@ -26,17 +26,46 @@ pub(super) fn micro_time(text: &str) -> Result<Option<Value>, String> {
     if text == GO_ZERO_TIME || text == "0001-01-01T00:00:00.000000Z" {
         return Ok(None);
     }
-    Ok(Some(format_micro_time(parse_time(text)?).into()))
+    Ok(Some(format_micro_time(parse_time(text, "2006-01-02T15:04:05.000000Z07:00")?).into()))
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str, layout: &str) -> Result<Timestamp, String> {
     // Only RFC 3339: jiff reads more than that.
     let bytes = text.as_bytes();
     let shaped = bytes.len() >= 20 && bytes[4] == b'-' && bytes[7] == b'-' && bytes[10] == b'T' && bytes[13] == b':';
-    shaped
-        .then(|| text.parse::<Timestamp>().ok())
-        .flatten()
-        .ok_or_else(|| format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse"))
+    shaped.then(|| text.parse::<Timestamp>().ok()).flatten().ok_or_else(|| {
+        let (rest, wanted) = unread(text);
+        format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {wanted:?}")
+    })
+}
+
+/// Where a text stops to be a time, and what Go's layout wants there.
+fn unread(text: &str) -> (&str, &'static str) {
+    let parts = [
+        (4, "2006"),
+        (1, "-"),
+        (2, "01"),
+        (1, "-"),
+        (2, "02"),
+        (1, "T"),
+        (2, "15"),
+        (1, ":"),
+        (2, "04"),
+        (1, ":"),
+        (2, "05"),
+    ];
+    let mut rest = text;
+    for (length, wanted) in parts {
+        let digits = wanted.as_bytes()[0].is_ascii_digit();
+        let fits = rest
+            .get(..length)
+            .is_some_and(|part| if digits { part.bytes().all(|byte| byte.is_ascii_digit()) } else { part == wanted });
+        if !fits {
+            return (rest, wanted);
+        }
+        rest = &rest[length..];
+    }
+    (rest, "Z07:00")
 }
 
 /// `2006-01-02T15:04:05Z`.
@@ -90,7 +119,12 @@ pub(super) fn base64_text(text: &str) -> Result<CompactString, String> {
         let joined: CompactString = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         return base64_text(&joined);
     }
-    STANDARD.decode(text).map_err(|_| "illegal base64 data".to_owned())?;
+    STANDARD.decode(text).map_err(|_| {
+        // Where Go stops: the first byte that is none of the alphabet, or the start of the group that is cut short.
+        let alien = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
+        let at = text.as_bytes().iter().position(|byte| alien(byte)).unwrap_or(text.len() / 4 * 4);
+        format!("illegal base64 data at input byte {at}")
+    })?;
     Ok(text.into())
 }
 

@@ -240,6 +240,18 @@ pub(super) fn namespace(object: &mut Object) {
     }
 }
 
+/// A node's pod range is the first of its ranges; where they disagree, the single one counts.
+pub(super) fn node_spec(object: &mut Object) {
+    let single = text(object, "podCIDR").to_owned();
+    let first = object.get("podCIDRs").and_then(Value::as_list).and_then(|all| all.first()).and_then(Value::as_str);
+    let first = first.unwrap_or_default().to_owned();
+    if !single.is_empty() && single != first {
+        object.insert("podCIDRs", vec![Value::from(single)]);
+    } else if single.is_empty() && !first.is_empty() {
+        object.insert("podCIDR", first);
+    }
+}
+
 pub(super) fn node_status(object: &mut Object) {
     if let Some(capacity) = object.get("capacity").cloned()
         && object.get("allocatable").is_none_or(Value::is_null)

@@ -60,6 +60,7 @@ pub(super) const RULES: &[(&str, &str, Rule)] = &[
     ("core", "Container", both(CONTAINER, core::container)),
     ("core", "EphemeralContainer", both(CONTAINER, core::container)),
     ("core", "ContainerPort", values(&[("protocol", Text("TCP"))])),
+    ("core", "NodeSpec", hook(core::node_spec)),
     ("core", "Service", hook(core::service)),
     ("core", "Pod", hook(core::pod)),
     (

@@ -1,7 +1,7 @@
 //! Jobs and CronJobs.
 
 use super::check::{self, given, immutable, label_selector, nonnegative_at, one_of};
-use super::{cron, pod};
+use super::{cron, job_policies, pod};
 use crate::names;
 use crate::strategy::semantic_equal;
 use crate::{FieldErrors, LabelSelector, Path, Value};
@@ -11,7 +11,6 @@ const NEEDS_INDEX: &str = "requires indexed completion mode";
 const MAX_PARALLEL_INDEXED: i64 = 100_000;
 const MAX_FAILED_INDEXES: i64 = 100_000;
 const MAX_CRON_NAME: usize = 52;
-const MAX_POLICY_RULES: usize = 20;
 
 pub(super) fn job(object: &Value, errors: &mut FieldErrors) {
     generated_selector(object, errors);
@@ -70,10 +69,12 @@ fn spec(spec: &Value, standalone: bool, path: &Path<'_>, errors: &mut FieldError
     }
     managed_by(spec, &path.child("managedBy"), errors);
     completion_mode(spec, path, errors);
-    failure_policy(spec, &path.child("podFailurePolicy"), errors);
+    job_policies::failure_policy(spec, &path.child("podFailurePolicy"), errors);
     if given(spec, &["successPolicy"]).is_some() && spec.str_at(&["completionMode"]) != INDEXED {
         let shown = spec.get("successPolicy").cloned().unwrap_or_default();
         errors.invalid(&path.child("successPolicy"), shown, NEEDS_INDEX);
+    } else {
+        job_policies::success_policy(spec, &path.child("successPolicy"), errors);
     }
     replacement_policy(spec, &path.child("podReplacementPolicy"), errors);
     template(spec, &path.child("template"), errors);
@@ -124,46 +125,6 @@ fn completion_mode(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if failed > MAX_FAILED_INDEXES {
         let detail = format!("must be less than or equal to {MAX_FAILED_INDEXES}");
         errors.invalid(&path.child("maxFailedIndexes"), failed, detail);
-    }
-}
-
-fn failure_policy(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let rules = spec.list_at(&["podFailurePolicy", "rules"]);
-    let list = path.child("rules");
-    if rules.len() > MAX_POLICY_RULES {
-        errors.too_many(&list, rules.len(), MAX_POLICY_RULES);
-    }
-    for (at, rule) in rules.iter().enumerate() {
-        let path = list.index(at);
-        one_of(rule, "action", &["Count", "FailIndex", "FailJob", "Ignore"], &path, errors);
-        let codes = given(rule, &["onExitCodes"]);
-        let conditions = rule.list_at(&["onPodConditions"]);
-        match (codes, conditions.is_empty()) {
-            (Some(_), false) => {
-                errors.invalid(&path, Value::Null, "specifying both OnExitCodes and OnPodConditions is not supported")
-            }
-            (None, true) => {
-                errors.invalid(&path, Value::Null, "specifying one of OnExitCodes and OnPodConditions is required");
-            }
-            _ => {}
-        }
-        if let Some(codes) = codes {
-            let path = path.child("onExitCodes");
-            one_of(codes, "operator", &["In", "NotIn"], &path, errors);
-            let values = codes.list_at(&["values"]);
-            if values.is_empty() {
-                errors.invalid(&path.child("values"), Value::List(Vec::new()), "at least one value is required");
-            }
-            if codes.str_at(&["operator"]) == "In" && values.iter().any(|value| value.as_int() == Some(0)) {
-                let place = path.child("values");
-                errors.invalid(&place, 0, "must not be 0 for the In operator");
-            }
-        }
-        let list = path.child("onPodConditions");
-        for (at, condition) in conditions.iter().enumerate() {
-            one_of(condition, "status", &["False", "True", "Unknown"], &list.index(at), errors);
-            check::required_name(condition, "type", names::qualified_name, &list.index(at), errors);
-        }
     }
 }
 

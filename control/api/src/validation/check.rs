@@ -164,9 +164,8 @@ pub(super) fn quantity(value: &Value) -> Quantity {
 /// A number or a percentage that must not be negative.
 pub(super) fn int_or_percent(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     match value {
-        Value::String(text) if names::percent(text).is_empty() => {}
         Value::String(text) => {
-            errors.invalid(path, text.as_str(), "must be an integer or percentage (e.g '5%%')");
+            errors.invalid_each(path, text, names::percent(text));
         }
         other => nonnegative(other.as_int(), path, errors),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::{self, given, immutable, labels, maybe_name, one_of, required_name};
+use super::check::{self, immutable, labels, maybe_name, one_of, required_name};
 use crate::names;
 use crate::strategy::semantic_equal;
 use crate::{FieldErrors, Path, Value};
@@ -132,7 +132,7 @@ fn hints(endpoint: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             if !seen.insert(name) {
                 errors.duplicate(&place.index(at).child("name"), name);
             }
-            required_name(hint, "name", rule, &place.index(at), errors);
+            errors.invalid_each(&place.index(at).child("name"), name, rule(name));
         }
     }
 }
@@ -151,9 +151,6 @@ fn slice_ports(object: &Value, errors: &mut FieldErrors) {
         maybe_name(port, "name", names::dns_label, &path, errors);
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
-        }
-        if given(port, &["port"]).is_some() {
-            check::port(port, "port", &path, errors);
         }
         one_of(port, "protocol", &PROTOCOLS, &path, errors);
         maybe_name(port, "appProtocol", names::qualified_name, &path, errors);

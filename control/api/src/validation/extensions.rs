@@ -201,63 +201,6 @@ pub(super) fn api_service(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
-pub(super) fn flow_schema(object: &Value, errors: &mut FieldErrors) {
-    const MAX_PRECEDENCE: i64 = 10_000;
-    let path = Path::new("spec");
-    let precedence = object.int_at(&["spec", "matchingPrecedence"]).unwrap_or(0);
-    if precedence <= 0 {
-        errors.invalid(&path.child("matchingPrecedence"), precedence, "must be a positive value");
-    }
-    if precedence > MAX_PRECEDENCE {
-        let detail = format!("must not be greater than {MAX_PRECEDENCE}");
-        errors.invalid(&path.child("matchingPrecedence"), precedence, detail);
-    }
-    if object.str_at(&["spec", "priorityLevelConfiguration", "name"]).is_empty() {
-        let detail = "must reference a priority level";
-        errors.required(&path.child("priorityLevelConfiguration.name"), detail);
-    }
-    if let Some(method) = given(object, &["spec", "distinguisherMethod"]) {
-        one_of(method, "type", &["ByNamespace", "ByUser"], &path.child("distinguisherMethod"), errors);
-    }
-    let list = path.child("rules");
-    for (at, rule) in object.list_at(&["spec", "rules"]).iter().enumerate() {
-        let path = list.index(at);
-        if rule.list_at(&["subjects"]).is_empty() {
-            errors.required(&path.child("subjects"), "subjects must contain at least one value");
-        }
-        if rule.list_at(&["resourceRules"]).is_empty() && rule.list_at(&["nonResourceRules"]).is_empty() {
-            let detail = "at least one of resourceRules and nonResourceRules has to be non-empty";
-            errors.required(&path, detail);
-        }
-    }
-}
-
-pub(super) fn priority_level(object: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("spec");
-    let spec = object.get("spec").unwrap_or(&Value::Null);
-    one_of(spec, "type", &["Exempt", "Limited"], &path, errors);
-    let is_given = |member: &str| given(spec, &[member]).is_some();
-    match spec.str_at(&["type"]) {
-        "Limited" if !is_given("limited") => {
-            errors.required(&path.child("limited"), "must not be empty when type is Limited");
-        }
-        "Exempt" if is_given("limited") => {
-            errors.forbidden(&path.child("limited"), "must be nil if the type is not Limited");
-        }
-        _ => {}
-    }
-    let queuing = ["limited", "limitResponse", "queuing"];
-    if let Some(queuing) = given(spec, &queuing) {
-        let path = path.child("limited.limitResponse.queuing");
-        for member in ["queues", "handSize", "queueLengthLimit"] {
-            let number = queuing.int_at(&[member]).unwrap_or(0);
-            if number <= 0 {
-                errors.invalid(&path.child(member), number, "must be positive");
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::check::tests::{creates, merged};
@@ -336,7 +279,7 @@ mod tests {
         let kind = KindRef::builtin("flowcontrol.apiserver.k8s.io", "FlowSchema", false);
         creates(
             kind,
-            &json!({"metadata": {"name": "f"}, "spec": {"matchingPrecedence": 1}}),
+            &json!({"metadata": {"name": "f"}, "spec": {"matchingPrecedence": 2}}),
             &[(json!({}), &["spec.priorityLevelConfiguration.name: Required value: must reference a priority level"])],
         );
     }

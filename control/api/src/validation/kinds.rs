@@ -1,8 +1,8 @@
 //! Which rules each built-in kind has.
 
 use super::{
-    access, batch, check, endpoints, extensions, namespaces, networking, nodes, pod, policies, quotas, secrets,
-    services, volumes, workloads,
+    access, autoscalers, batch, check, devices, endpoints, extensions, fairness, namespaces, networking, nodes, pod,
+    policies, quotas, secrets, services, volumes, workloads,
 };
 use crate::strategy::KindRef;
 use crate::{FieldErrors, Value};
@@ -51,7 +51,7 @@ fn rest_create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
         ("rbac.authorization.k8s.io", _) => access::binding(object, kind.namespaced, errors),
         ("certificates.k8s.io", "CertificateSigningRequest") => access::signing_request(object, errors),
         ("policy", "PodDisruptionBudget") => policies::budget(object, errors),
-        ("autoscaling", "HorizontalPodAutoscaler") => policies::autoscaler(object, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscalers::autoscaler(object, errors),
         ("scheduling.k8s.io", "PriorityClass") => policies::priority_class(object, errors),
         ("node.k8s.io", "RuntimeClass") => policies::runtime_class(object, errors),
         ("coordination.k8s.io", "Lease") => policies::lease(object, errors),
@@ -67,8 +67,14 @@ fn rest_create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
         ("admissionregistration.k8s.io", _) => extensions::policy_binding(object, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(object, None, errors),
         ("apiregistration.k8s.io", "APIService") => extensions::api_service(object, errors),
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extensions::flow_schema(object, errors),
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extensions::priority_level(object, errors),
+        ("resource.k8s.io", "ResourceClaim") => devices::claim(object, errors),
+        ("resource.k8s.io", "ResourceClaimTemplate") => devices::claim_template(object, errors),
+        ("resource.k8s.io", "DeviceClass") => devices::class(object, errors),
+        ("resource.k8s.io", "ResourceSlice") => devices::slice(object, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => volumes::capacity(object, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => volumes::attributes_class(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => fairness::flow_schema(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => fairness::priority_level(object, errors),
         _ => {}
     }
 }
@@ -98,8 +104,8 @@ pub(super) fn update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut 
         }
         ("apps", "StatefulSet") => workloads::stateful_set_update(new, old, errors),
         ("apps", "DaemonSet") => {
-            workloads::daemon_set(new, errors);
             workloads::selector_stays(new, old, errors);
+            workloads::daemon_set(new, errors);
         }
         ("apps", "ControllerRevision") => {
             workloads::revision(new, errors);
@@ -111,8 +117,8 @@ pub(super) fn update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut 
         ("", "PersistentVolumeClaim") => volumes::claim_update(new, old, errors),
         ("storage.k8s.io", "StorageClass") => volumes::class_update(new, old, errors),
         ("storage.k8s.io", "VolumeAttachment") => volumes::attachment_update(new, old, errors),
-        ("storage.k8s.io", "CSINode") => volumes::csi_node(new, errors),
-        ("storage.k8s.io", "CSIDriver") => volumes::csi_driver(new, errors),
+        ("storage.k8s.io", "CSINode") => volumes::csi_node_update(new, old, errors),
+        ("storage.k8s.io", "CSIDriver") => volumes::csi_driver_update(new, old, errors),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class_update(new, old, errors),
         ("networking.k8s.io", "ServiceCIDR") => networking::service_range_update(new, old, errors),
         ("networking.k8s.io", "IPAddress") => networking::address_update(new, old, errors),
@@ -131,6 +137,14 @@ fn rest_update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut FieldE
         ("scheduling.k8s.io", "PriorityClass") => policies::priority_class_update(new, old, errors),
         ("node.k8s.io", "RuntimeClass") => policies::runtime_class_update(new, old, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(new, Some(old), errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscalers::autoscaler_update(new, old, errors),
+        ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => devices::spec_stays(new, old, errors),
+        ("resource.k8s.io", "ResourceSlice") => devices::slice_update(new, old, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => {
+            check::immutable(new, old, &["nodeTopology"], errors);
+            check::immutable(new, old, &["storageClassName"], errors);
+        }
+        ("storage.k8s.io", "VolumeAttributesClass") => volumes::attributes_class_update(new, old, errors),
         _ => rest_create(kind, new, errors),
     }
 }

@@ -48,6 +48,44 @@ pub fn validate_object_meta(kind: KindRef<'_>, object: &Value, errors: &mut Fiel
     check::nonnegative_at(&meta, "generation", &path, errors);
     common(&meta, &path, errors);
     finalizers(&meta, &path.child("finalizers"), errors);
+    standard_finalizers(kind, &meta, &path.child("finalizers"), errors);
+}
+
+/// The same for an update; a few kinds ask only of new objects.
+pub(super) fn update_finalizers(kind: KindRef<'_>, new: &Value, errors: &mut FieldErrors) {
+    const NEW_ONLY: [&str; 6] = [
+        "Job",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "ReplicationController",
+        "Namespace",
+        "VolumeAttributesClass",
+    ];
+    if !NEW_ONLY.contains(&kind.kind) {
+        let meta = new.get("metadata").unwrap_or(&Value::Null);
+        standard_finalizers(kind, meta, &Path::new("metadata.finalizers"), errors);
+    }
+}
+
+/// Finalizers without a domain are the few that Kubernetes itself knows. Groups that came later do not ask.
+pub(super) fn standard_finalizers(kind: KindRef<'_>, meta: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    const LATER: [&str; 6] = [
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "policy",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+    ];
+    if kind.custom || LATER.contains(&kind.group) {
+        return;
+    }
+    for (at, name) in texts(meta, &["finalizers"]).into_iter().enumerate() {
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path.index(at), name, detail);
+        }
+    }
 }
 
 /// Judges how the metadata of an object changes.

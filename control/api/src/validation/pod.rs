@@ -102,7 +102,7 @@ pub(super) fn template(template: Option<&Value>, path: &Path<'_>, errors: &mut F
 
 /// `spec` of a pod (`is_pod`) or of a template.
 fn spec(spec: &Value, pod_name: &str, is_pod: bool, path: &Path<'_>, errors: &mut FieldErrors) {
-    let around = Around {
+    let mut around = Around {
         volumes: spec.list_at(&["volumes"]),
         claims: spec.list_at(&["resourceClaims"]).iter().map(|claim| claim.str_at(&["name"])).collect(),
         restart_policy: spec.str_at(&["restartPolicy"]),
@@ -113,7 +113,13 @@ fn spec(spec: &Value, pod_name: &str, is_pod: bool, path: &Path<'_>, errors: &mu
     if around.grace.is_none() {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
+    let before = errors.len();
     volumes::volumes(around.volumes, pod_name, &path.child("volumes"), errors);
+    let sound: Vec<Value>;
+    if errors.len() > before {
+        sound = around.volumes.iter().filter(|volume| volumes::is_sound(volume, pod_name)).cloned().collect();
+        around.volumes = &sound;
+    }
     resource_claims(spec, &path.child("resourceClaims"), errors);
     containers::all(spec, &around, path, errors);
     let whole = spec.get("resources");

@@ -1,7 +1,7 @@
-//! Disruption budgets, autoscalers, priority and runtime classes, leases.
+//! Disruption budgets, priority and runtime classes, leases.
 
 use super::check::{
-    self, NEGATIVE, NOT_POSITIVE, given, immutable, int_or_percent, label_selector, labels, maybe_one_of, percentage,
+    self, NOT_POSITIVE, given, immutable, int_or_percent, label_selector, labels, maybe_one_of, percentage,
     required_name,
 };
 use super::{pod, resources};
@@ -11,14 +11,6 @@ use crate::{FieldErrors, Path, Value};
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 const SYSTEM_PRIORITIES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-const METRICS: [(&str, &str); 5] = [
-    ("ContainerResource", "containerResource"),
-    ("External", "external"),
-    ("Object", "object"),
-    ("Pods", "pods"),
-    ("Resource", "resource"),
-];
-
 pub(super) fn budget(object: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let both = ["minAvailable", "maxUnavailable"].map(|member| given(object, &["spec", member]));
@@ -42,118 +34,6 @@ pub(super) fn budget_status(object: &Value, errors: &mut FieldErrors) {
     let status = object.get("status").cloned().unwrap_or_else(Value::object);
     for member in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
         check::nonnegative_at(&status, member, &Path::new("status"), errors);
-    }
-}
-
-fn reference(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for member in ["kind", "name"] {
-        required_name(value, member, |text| names::path_segment(text, false), path, errors);
-    }
-}
-
-pub(super) fn autoscaler(object: &Value, errors: &mut FieldErrors) {
-    let (path, empty) = (Path::new("spec"), Value::object());
-    let spec = object.get("spec").unwrap_or(&empty);
-    let (minimum, maximum) = (spec.int_at(&["minReplicas"]), spec.int_at(&["maxReplicas"]).unwrap_or(0));
-    if let Some(number) = minimum.filter(|number| *number < 1) {
-        errors.invalid(&path.child("minReplicas"), number, "must be greater than or equal to 1");
-    }
-    if maximum == 0 {
-        errors.required(&path.child("maxReplicas"), "must be set and greater than 0");
-    } else if maximum < 0 {
-        errors.invalid(&path.child("maxReplicas"), maximum, "must be greater than or equal to 1");
-    }
-    if minimum.is_some_and(|minimum| maximum < minimum) {
-        let detail = "must be greater than or equal to `minReplicas`";
-        errors.invalid(&path.child("maxReplicas"), maximum, detail);
-    }
-    let target = spec.get("scaleTargetRef").unwrap_or(&empty);
-    reference(target, &path.child("scaleTargetRef"), errors);
-    if let Some(percent) = spec.int_at(&["targetCPUUtilizationPercentage"]).filter(|percent| *percent < 1) {
-        errors.invalid(&path.child("targetCPUUtilizationPercentage"), percent, NOT_POSITIVE);
-    }
-    let list = path.child("metrics");
-    for (at, metric) in spec.list_at(&["metrics"]).iter().enumerate() {
-        self::metric(metric, &list.index(at), errors);
-    }
-    let behavior = path.child("behavior");
-    for direction in ["scaleUp", "scaleDown"] {
-        if let Some(rules) = given(spec, &["behavior", direction]) {
-            scaling_rules(rules, &behavior.child(direction), errors);
-        }
-    }
-}
-
-fn metric(metric: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let kind = metric.str_at(&["type"]);
-    let known = METRICS.map(|(kind, _)| kind);
-    if kind.is_empty() {
-        errors.required(&path.child("type"), "must specify a metric source type");
-    }
-    let Some((_, own)) = METRICS.iter().find(|(known, _)| *known == kind) else {
-        return errors.not_supported(&path.child("type"), kind, &known);
-    };
-    if given(metric, &[own]).is_none() {
-        errors.required(&path.child(own), "must populate information for the given metric source");
-    }
-    for (_, other) in METRICS.iter().filter(|(_, member)| member != own) {
-        if given(metric, &[other]).is_some() {
-            errors.forbidden(&path.child(other), "must populate the given metric source only");
-        }
-    }
-    let place = path.child(own);
-    if matches!(kind, "Resource" | "ContainerResource") {
-        if metric.str_at(&[own, "name"]).is_empty() {
-            errors.required(&place.child("name"), "must specify a resource name");
-        }
-        let target = |member: &str| given(metric, &[own, "target", member]);
-        let place = place.child("target");
-        match (target("averageUtilization"), target("averageValue")) {
-            (None, None) => errors.required(
-                &place.child("averageUtilization"),
-                "must set either a target raw value or a target utilization",
-            ),
-            (Some(_), Some(_)) => errors.forbidden(
-                &place.child("averageValue"),
-                "may not set both a target raw value and a target utilization",
-            ),
-            (Some(percent), None) if percent.as_int().unwrap_or(0) < 1 => {
-                errors.invalid(&place.child("averageUtilization"), percent.clone(), NOT_POSITIVE);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn scaling_rules(rules: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    const MAX_WINDOW: i64 = 3600;
-    const MAX_PERIOD: i64 = 1800;
-    let window = rules.int_at(&["stabilizationWindowSeconds"]);
-    let place = path.child("stabilizationWindowSeconds");
-    if let Some(seconds) = window.filter(|seconds| *seconds < 0) {
-        errors.invalid(&place, seconds, NEGATIVE);
-    }
-    if let Some(seconds) = window.filter(|seconds| *seconds > MAX_WINDOW) {
-        errors.invalid(&place, seconds, format!("must be less than or equal to {MAX_WINDOW}"));
-    }
-    maybe_one_of(rules, "selectPolicy", &["Disabled", "Max", "Min"], path, errors);
-    let policies = rules.list_at(&["policies"]);
-    let list = path.child("policies");
-    if policies.is_empty() {
-        errors.required(&list, "must specify at least one Policy");
-    }
-    for (at, policy) in policies.iter().enumerate() {
-        let path = list.index(at);
-        check::one_of(policy, "type", &["Percent", "Pods"], &path, errors);
-        for member in ["value", "periodSeconds"] {
-            let number = policy.int_at(&[member]).unwrap_or(0);
-            if number <= 0 {
-                errors.invalid(&path.child(member), number, NOT_POSITIVE);
-            }
-            if member == "periodSeconds" && number > MAX_PERIOD {
-                errors.invalid(&path.child(member), number, format!("must be less than or equal to {MAX_PERIOD}"));
-            }
-        }
     }
 }
 
@@ -248,7 +128,7 @@ mod tests {
         );
         let kind = KindRef::builtin("autoscaling", "HorizontalPodAutoscaler", true);
         let base = json!({"metadata": {"name": "h", "namespace": "n"}, "spec": {
-            "minReplicas": 1, "maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+            "minReplicas": 1, "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
         creates(
             kind,
             &base,
@@ -265,9 +145,6 @@ mod tests {
                     json!({"spec": {"metrics": [{"type": "Resource"}]}}),
                     &[
                         "spec.metrics[0].resource: Required value: must populate information for the given metric source",
-                        "spec.metrics[0].resource.name: Required value: must specify a resource name",
-                        "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value \
-                 or a target utilization",
                     ],
                 ),
             ],

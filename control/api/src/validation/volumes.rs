@@ -302,8 +302,12 @@ fn parameters(object: &Value, errors: &mut FieldErrors) {
 
 fn topologies(object: &Value, errors: &mut FieldErrors) {
     let list = Path::new("allowedTopologies");
-    for (at, term) in object.list_at(&["allowedTopologies"]).iter().enumerate() {
+    let terms = object.list_at(&["allowedTopologies"]);
+    for (at, term) in terms.iter().enumerate() {
         let path = list.index(at);
+        if terms[..at].iter().any(|before| semantic_equal(Some(before), Some(term))) {
+            errors.duplicate(&path.child("matchLabelExpressions"), "");
+        }
         let list = path.child("matchLabelExpressions");
         let mut seen = BTreeSet::new();
         for (at, expression) in term.list_at(&["matchLabelExpressions"]).iter().enumerate() {
@@ -321,18 +325,42 @@ fn topologies(object: &Value, errors: &mut FieldErrors) {
 }
 
 pub(super) fn class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let fixed = "updates to parameters are forbidden.";
-    if !semantic_equal(new.get("parameters"), old.get("parameters")) {
-        errors.forbidden(&Path::new("parameters"), fixed);
+    class(new, errors);
+    for member in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        immutable(new, old, &[member], errors);
     }
-    if new.str_at(&["provisioner"]) != old.str_at(&["provisioner"]) {
-        errors.forbidden(&Path::new("provisioner"), "updates to provisioner are forbidden.");
+}
+
+pub(super) fn attributes_class(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("driverName");
+    let driver = object.str_at(&["driverName"]);
+    if driver.is_empty() {
+        errors.required(&path, "");
+    } else {
+        errors.invalid_each(&path, driver, names::qualified_name(&driver.to_lowercase()));
     }
-    if new.str_at(&["reclaimPolicy"]) != old.str_at(&["reclaimPolicy"]) {
-        errors.forbidden(&Path::new("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
+    if entries(object, &["parameters"]).next().is_none() {
+        errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
     }
-    immutable(new, old, &["volumeBindingMode"], errors);
-    topologies(new, errors);
+    parameters(object, errors);
+}
+
+pub(super) fn attributes_class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    for member in ["driverName", "parameters"] {
+        if !semantic_equal(new.get(member), old.get(member)) {
+            errors.forbidden(&Path::new(member), format!("updates to {member} are forbidden."));
+        }
+    }
+    attributes_class(new, errors);
+}
+
+pub(super) fn capacity(object: &Value, errors: &mut FieldErrors) {
+    label_selector(object.get("nodeTopology"), &Path::new("nodeTopology"), errors);
+    let class = object.str_at(&["storageClassName"]);
+    errors.invalid_each(&Path::new("storageClassName"), class, names::dns_subdomain(class));
+    if let Some(amount) = given(object, &["capacity"]).filter(|amount| quantity(amount).signum() < 0) {
+        errors.invalid(&Path::new("capacity"), amount.clone(), check::NEGATIVE);
+    }
 }
 
 pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
@@ -342,9 +370,8 @@ pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
     let source = ["spec", "source"];
     let given = |member: &str| given(object, &[source[0], source[1], member]).is_some();
     match (given("persistentVolumeName"), given("inlineVolumeSpec")) {
-        (false, false) => {
-            errors.required(&path.child("source"), "must specify one of inlineVolumeSpec and persistentVolumeName")
-        }
+        (false, false) => errors
+            .required(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
         (true, true) => errors
             .forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
         _ => {}
@@ -352,6 +379,7 @@ pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
 }
 
 pub(super) fn attachment_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    attachment(new, errors);
     if !semantic_equal(new.get("spec"), old.get("spec")) {
         errors.invalid(&Path::new("spec"), new.get("spec").cloned().unwrap_or_default(), check::IMMUTABLE);
     }
@@ -369,11 +397,49 @@ pub(super) fn csi_node(object: &Value, errors: &mut FieldErrors) {
         }
         check::required(driver, "nodeID", &path, errors);
         check::nonnegative(driver.int_at(&["allocatable", "count"]), &path.child("allocatable.count"), errors);
+        let mut keys = BTreeSet::new();
         for key in texts(driver, &["topologyKeys"]) {
-            errors.invalid_each(&path.child("topologyKeys"), key, names::qualified_name(key));
+            if key.is_empty() {
+                errors.required(&path, key);
+            }
+            if !keys.insert(key) {
+                errors.duplicate(&path, key);
+            }
+            errors.invalid_each(&path, key, names::qualified_name(key));
         }
     }
 }
+
+/// What a driver says of a node stays, but for how many volumes fit.
+pub(super) fn csi_node_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    csi_node(new, errors);
+    let drivers = |object: &Value| object.list_at(&["spec", "drivers"]).to_vec();
+    for before in drivers(old) {
+        for mut after in drivers(new) {
+            let mut before = before.clone();
+            before.remove_at(&["allocatable"]);
+            after.remove_at(&["allocatable"]);
+            let same_name = before.str_at(&["name"]) == after.str_at(&["name"]);
+            if same_name && !semantic_equal(Some(&before), Some(&after)) {
+                errors.invalid(&Path::new("spec.drivers"), after, check::IMMUTABLE);
+            }
+        }
+    }
+}
+
+pub(super) fn csi_driver_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    csi_driver(new, errors);
+    let path = Path::new("spec");
+    for (member, place) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")] {
+        if !semantic_equal(new.at(&["spec", member]), old.at(&["spec", member])) {
+            let shown = new.at(&["spec", member]).cloned().unwrap_or_default();
+            errors.invalid(&path.child(place), shown, check::IMMUTABLE);
+        }
+    }
+}
+
+/// The shortest life of a token that a driver asks for.
+const MIN_TOKEN_SECONDS: i64 = 600;
 
 pub(super) fn csi_driver(object: &Value, errors: &mut FieldErrors) {
     let (path, empty) = (Path::new("spec"), Value::object());
@@ -386,7 +452,7 @@ pub(super) fn csi_driver(object: &Value, errors: &mut FieldErrors) {
     maybe_one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, errors);
     for mode in texts(spec, &["volumeLifecycleModes"]) {
         if !matches!(mode, "Persistent" | "Ephemeral") {
-            errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+            errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
         }
     }
     let list = path.child("tokenRequests");
@@ -394,6 +460,17 @@ pub(super) fn csi_driver(object: &Value, errors: &mut FieldErrors) {
     for (at, request) in spec.list_at(&["tokenRequests"]).iter().enumerate() {
         if !seen.insert(request.str_at(&["audience"])) {
             errors.duplicate(&list.index(at).child("audience"), request.str_at(&["audience"]));
+            continue;
+        }
+        let Some(seconds) = request.int_at(&["expirationSeconds"]) else { continue };
+        let place = list.index(at);
+        if seconds < MIN_TOKEN_SECONDS {
+            let detail = "may not specify a duration less than 10 minutes";
+            errors.invalid(&place.child("expirationSeconds"), seconds, detail);
+        }
+        if seconds > 1 << 32 {
+            let detail = "may not specify a duration larger than 2^32 seconds";
+            errors.invalid(&place.child("expirationSeconds"), seconds, detail);
         }
     }
 }
@@ -501,7 +578,7 @@ mod tests {
         let kind = KindRef::builtin("storage.k8s.io", "StorageClass", false);
         let base = json!({"metadata": {"name": "s"}, "provisioner": "a.b/c", "volumeBindingMode": "Immediate"});
         creates(kind, &base, &[(json!({}), &[]), (json!({"provisioner": ""}), &["provisioner: Required value"])]);
-        let forbidden = "provisioner: Forbidden: updates to provisioner are forbidden.";
+        let forbidden = "provisioner: Invalid value: \"x\": field is immutable";
         updates(kind, &base, &[(json!({"provisioner": "x"}), &[forbidden])]);
         let kind = KindRef::builtin("storage.k8s.io", "VolumeAttachment", false);
         let base = json!({"metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n",
@@ -513,7 +590,9 @@ mod tests {
                 (json!({}), &[]),
                 (
                     json!({"spec": {"source": null}}),
-                    &["spec.source: Required value: must specify one of inlineVolumeSpec and persistentVolumeName"],
+                    &[
+                        "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+                    ],
                 ),
             ],
         );

@@ -21,13 +21,33 @@ fn selector(spec: &Value, owner: &str, path: &Path<'_>, errors: &mut FieldErrors
     let place = path.child("selector");
     let Some(selector) = given(spec, &["selector"]) else {
         errors.required(&place, "");
+        // Daemons are not compared with nothing.
+        if owner != "daemonset" {
+            let shown = spec.at(&["template", "metadata", "labels"]).cloned().unwrap_or_default();
+            errors.invalid(&path.child("template.metadata.labels"), shown, MISMATCH);
+        }
         return;
     };
     label_selector(Some(selector), &place, errors);
     if selector_is_empty(selector) {
         errors.invalid(&place, selector.clone(), format!("empty selector is invalid for {owner}"));
     }
+    if !label_selector_reads(selector) {
+        match owner {
+            "statefulset" => errors.invalid(&place, selector.clone(), ""),
+            "deployment" => errors.invalid(&place, selector.clone(), "invalid label selector"),
+            _ => {}
+        }
+        return;
+    }
     matches_template(spec, path, errors);
+}
+
+/// Whether a selector can select at all; what it says in detail is judged elsewhere.
+fn label_selector_reads(selector: &Value) -> bool {
+    let mut problems = FieldErrors::new();
+    label_selector(Some(selector), &Path::root(), &mut problems);
+    problems.is_empty()
 }
 
 fn matches_template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -195,7 +215,7 @@ fn stateful_spec(object: &Value, fresh: bool, errors: &mut FieldErrors) {
     if let Some(policy) = given(&spec, &["persistentVolumeClaimRetentionPolicy"]) {
         let place = path.child("persistentVolumeClaimRetentionPolicy");
         for member in ["whenDeleted", "whenScaled"] {
-            one_of(policy, member, &["Delete", "Retain"], &place, errors);
+            one_of(policy, member, &["Retain", "Delete"], &place, errors);
         }
     }
     if fresh {
@@ -391,7 +411,13 @@ pub(super) mod tests {
                     spec(json!({"replicas": -1})),
                     &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
                 ),
-                (spec(json!({"selector": null})), &["spec.selector: Required value"]),
+                (
+                    spec(json!({"selector": null})),
+                    &[
+                        "spec.selector: Required value",
+                        "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+                    ],
+                ),
                 (
                     spec(json!({"selector": {"matchLabels": {"a": "x"}}})),
                     &[

@@ -1,6 +1,6 @@
 //! Where a pod may run: affinity, spread, tolerations.
 
-use super::super::check::{self, NOT_POSITIVE, given, label_selector, maybe_one_of, texts};
+use super::super::check::{self, given, label_selector, maybe_one_of, texts};
 use crate::names;
 use crate::{FieldErrors, Path, Value};
 
@@ -148,7 +148,7 @@ pub(super) fn spread(spec: &Value, list: &Path<'_>, errors: &mut FieldErrors) {
         let path = list.index(at);
         let skew = constraint.int_at(&["maxSkew"]).unwrap_or(0);
         if skew <= 0 {
-            errors.invalid(&path.child("maxSkew"), skew, NOT_POSITIVE);
+            errors.invalid(&path.child("maxSkew"), skew, "must be greater than zero");
         }
         let (key, action) = (constraint.str_at(&["topologyKey"]), constraint.str_at(&["whenUnsatisfiable"]));
         if key.is_empty() {
@@ -165,7 +165,7 @@ pub(super) fn spread(spec: &Value, list: &Path<'_>, errors: &mut FieldErrors) {
         if let Some(domains) = constraint.int_at(&["minDomains"]) {
             let path = path.child("minDomains");
             if domains <= 0 {
-                errors.invalid(&path, domains, NOT_POSITIVE);
+                errors.invalid(&path, domains, "must be greater than zero");
             }
             if action != "DoNotSchedule" {
                 let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
@@ -260,7 +260,7 @@ mod tests {
                     spec(json!({"topologySpreadConstraints": [
                     {"maxSkew": 0, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 1}]})),
                     &[
-                        "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than 0",
+                        "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
                         "spec.topologySpreadConstraints[0].minDomains: Invalid value: 1: can only use minDomains if \
                      whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway",
                     ],

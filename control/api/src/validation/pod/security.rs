@@ -143,10 +143,11 @@ pub(super) fn operating_system(spec: &Value, path: &Path<'_>, errors: &mut Field
     let name = os.str_at(&["name"]);
     let place = path.child("os.name");
     if name.is_empty() {
-        return errors.required(&place, "cannot be empty");
+        return errors.required(&place, "");
     }
     if !matches!(name, "linux" | "windows") {
-        return errors.not_supported(&place, name, &["linux", "windows"]);
+        // Upstream names the member around it.
+        return errors.not_supported(&path.child("os"), name, &["linux", "windows"]);
     }
     if name != "windows" {
         return;
@@ -209,7 +210,7 @@ mod tests {
                 ),
                 (
                     spec(json!({"os": {"name": "plan9"}})),
-                    &["spec.os.name: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""],
+                    &["spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""],
                 ),
             ],
         );

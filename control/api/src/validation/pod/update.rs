@@ -91,6 +91,10 @@ fn only_removed_gates(new: &Value, old: &Value, list: &Path<'_>, errors: &mut Fi
 
 /// Puts back what may change; the rest must be as before.
 fn rest_stays(new: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    // What is wrong by itself is not compared, as upstream.
+    if !errors.is_empty() {
+        return;
+    }
     let mut munged = new.get("spec").cloned().unwrap_or_default();
     for list in LISTS {
         let before = old.list_at(&["spec", list]);

@@ -47,6 +47,13 @@ const SOURCES: [(&str, &[&str]); 30] = [
     ("image", &[]),
 ];
 
+/// Whether a volume is as it should be: others are not there for the containers that mount them.
+pub(super) fn is_sound(volume: &Value, pod: &str) -> bool {
+    let (mut errors, name) = (FieldErrors::new(), volume.str_at(&["name"]));
+    source(volume, pod, &Path::root(), &mut errors);
+    errors.is_empty() && !name.is_empty() && names::dns_label(name).is_empty()
+}
+
 pub(super) fn volumes(volumes: &[Value], pod: &str, list: &Path<'_>, errors: &mut FieldErrors) {
     let mut seen = BTreeSet::new();
     for (at, volume) in volumes.iter().enumerate() {
