@@ -2,7 +2,8 @@
 
 use crate::join::IdentityVerifier;
 use ipnet::IpNet;
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use timonel_encryption::Encryption;
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_store::Store;
 
@@ -11,6 +12,10 @@ use timonel_store::Store;
 pub struct ServiceConfig {
     /// Where all clusters live.
     pub store: Arc<dyn Store>,
+    /// The store serves other control machines too: one of them leads, elected with these times.
+    pub election: Option<LeaderTimes>,
+    /// How objects lie in the store; without it in clear.
+    pub encryption: Option<Arc<Encryption>>,
     /// Directory of the master key and the administrator's kubeconfig.
     pub data: PathBuf,
     /// Addresses of the one TLS port; port 0 takes a free one.
@@ -37,6 +42,23 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// Ports of clusters where none are given: below those of NodePort Services and of outgoing connections.
     pub const CLUSTER_PORTS: RangeInclusive<u16> = 20_000..=29_999;
+}
+
+/// How an elected leader keeps its place. Times must grow in the order of the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderTimes {
+    /// How often it renews, and others look.
+    pub renew: Duration,
+    /// Without a renewal it stops by then.
+    pub give_up: Duration,
+    /// Without a renewal another takes over.
+    pub lease: Duration,
+}
+
+impl Default for LeaderTimes {
+    fn default() -> Self {
+        Self { renew: Duration::from_secs(2), give_up: Duration::from_secs(6), lease: Duration::from_secs(10) }
+    }
 }
 
 /// A cluster that this process serves, as a cloud sees it.

@@ -38,6 +38,11 @@ impl Directory {
         self.tenants.load().values().find(|tenant| tenant.uid == uid).cloned()
     }
 
+    /// Every cluster but the fleet.
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.load().values().cloned().collect()
+    }
+
     pub(crate) fn by_name(&self, server_name: &str) -> Option<Arc<Tenant>> {
         self.tenants.load().get(server_name).cloned()
     }

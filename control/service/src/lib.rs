@@ -12,6 +12,8 @@ mod join;
 mod joining;
 mod keys;
 mod kubeconfig;
+mod layout;
+mod leader;
 mod nodes;
 mod port;
 mod secrets;
@@ -19,7 +21,7 @@ mod service;
 mod signer;
 mod tenant;
 
-pub use config::{CloudTie, HostedCluster, ServiceConfig};
+pub use config::{CloudTie, HostedCluster, LeaderTimes, ServiceConfig};
 pub use fleet::{Action, ClusterFacts, ClusterPorts, FleetView, Reasons, plan};
 pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
 pub use keys::KeyError;

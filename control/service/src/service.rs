@@ -6,6 +6,8 @@ use crate::{
     fleet::{self, Fleet, Stores},
     joining::Joining,
     kubeconfig::{AdminKubeconfig, KubeconfigError},
+    layout,
+    leader::Leadership,
     port::Port,
     secrets::{SecretError, Secrets},
     tenant::{Shared, Tenant, TenantError, TenantSpec},
@@ -18,7 +20,9 @@ use std::{
     time::Duration,
 };
 use timonel_api::{Scheme, TableError, Tables};
+use timonel_encryption::EncryptedStore;
 use timonel_runtime::{OnError, Tasks};
+use timonel_store::Store;
 use tokio::net::TcpListener;
 
 /// The fleet's UID: it exists once in a store, and always.
@@ -27,6 +31,8 @@ const FLEET_UID: &str = "fleet";
 const FLEET_SERVER_NAME: &str = "fleet.timonel.internal";
 /// File of the master key.
 const MASTER_KEY: &str = "master.key";
+/// What tells two starts of a control machine apart.
+const IDENTITY_LETTERS: usize = 8;
 /// Time for everything to stop.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -81,8 +87,14 @@ impl Service {
         let node_endpoint = if config.node_endpoint.is_empty() { first.clone() } else { config.node_endpoint.clone() };
         let public_endpoint = if config.public_endpoint.is_empty() { first } else { config.public_endpoint.clone() };
         let secrets = Secrets::open(config.store.clone(), &config.data.join(MASTER_KEY))?;
+        let store: Arc<dyn Store> = match config.encryption {
+            Some(encryption) => {
+                Arc::new(EncryptedStore::new(config.store.clone(), encryption, layout::resource_of))
+            }
+            None => config.store.clone(),
+        };
         let shared = Shared {
-            store: config.store.clone(),
+            store,
             secrets,
             clock: config.clock.clone(),
             entropy: config.entropy.clone(),
@@ -115,8 +127,16 @@ impl Service {
         for listener in listeners {
             port.serve(listener, &tasks);
         }
+        let leadership = match config.election {
+            None => Leadership::alone(),
+            Some(times) => {
+                let identity = format!("{node_endpoint}_{}", shared.entropy.suffix(IDENTITY_LETTERS));
+                Leadership::elect(client.clone(), identity, times, shared.clock.clone(), &tasks)
+            }
+        };
         let executor = Fleet {
             shared,
+            leadership,
             client,
             port,
             scheme: Scheme::kubernetes(),

@@ -74,9 +74,12 @@ pub(crate) struct ServerArgs {
     /// Ranges in which nodes without a tunnel (upstream's kubelet) may be dialled, and their pods.
     #[arg(long, env = "TIMONEL_DIRECT_NODES", value_delimiter = ',')]
     pub(crate) direct_nodes: Vec<ipnet::IpNet>,
-    /// `embedded`, or `etcd://HOST:PORT,...` for several control machines.
-    #[arg(long, env = "TIMONEL_STORE")]
-    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Which resources lie encrypted in the store, and how: a file with upstream's `EncryptionConfiguration`. It is
+    /// followed when it changes.
+    #[arg(long, env = "TIMONEL_ENCRYPTION_PROVIDER_CONFIG")]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
     /// The cloud that nodes come from: `local`, or `none` for control planes alone.
     /// [default: local where this machine can, else none]
     #[arg(long, env = "TIMONEL_CLOUD")]
@@ -124,6 +127,30 @@ impl std::fmt::Display for PortRange {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}-{}", self.first, self.last)
     }
+}
+
+/// Where objects are kept.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StoreArgs {
+    /// `embedded`, or `etcd://HOST:PORT,.../PREFIX`: any number of control machines may share one, with the same
+    /// `master.key` in their data directories.
+    #[arg(long, env = "TIMONEL_STORE")]
+    pub(crate) store: Option<String>,
+    /// Certificate of the authority of etcd's members (PEM file): TLS.
+    #[arg(long, env = "TIMONEL_ETCD_CA")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+    /// Certificate that etcd knows this program by (PEM file).
+    #[arg(long, env = "TIMONEL_ETCD_CERT", requires = "etcd_key")]
+    pub(crate) etcd_cert: Option<PathBuf>,
+    /// Its key (PEM file).
+    #[arg(long, env = "TIMONEL_ETCD_KEY", requires = "etcd_cert")]
+    pub(crate) etcd_key: Option<PathBuf>,
+    /// User of etcd's own authentication.
+    #[arg(long, env = "TIMONEL_ETCD_USER", requires = "etcd_password_file")]
+    pub(crate) etcd_user: Option<String>,
+    /// File with the user's password.
+    #[arg(long, env = "TIMONEL_ETCD_PASSWORD_FILE", requires = "etcd_user")]
+    pub(crate) etcd_password_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]

@@ -1,7 +1,10 @@
 //! The server's settings: file, then environment and flags over it, then defaults.
 
-use crate::cli::{CloudChoice, DataArgs, PortRange, ServerArgs};
-use anyhow::{Context, bail};
+use crate::{
+    cli::{CloudChoice, DataArgs, PortRange, ServerArgs},
+    storage::{EtcdFiles, StoreChoice},
+};
+use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use std::{
@@ -25,6 +28,9 @@ struct File {
     #[serde(default)]
     direct_nodes: Vec<IpNet>,
     store: Option<String>,
+    #[serde(default)]
+    etcd: EtcdFiles,
+    encryption_provider_config: Option<PathBuf>,
     cloud: Option<CloudChoice>,
     local: Option<LocalFile>,
 }
@@ -37,12 +43,6 @@ struct LocalFile {
     machine_range: Option<Ipv4Net>,
 }
 
-/// Where objects are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreChoice {
-    Embedded,
-}
-
 /// What the server runs with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) cluster_ports: Option<PortRange>,
     pub(crate) direct_nodes: Vec<IpNet>,
     pub(crate) store: StoreChoice,
+    pub(crate) encryption: Option<PathBuf>,
     pub(crate) cloud: Option<CloudChoice>,
     pub(crate) local_name: Option<String>,
     pub(crate) local_public: Option<Ipv4Net>,
@@ -70,11 +71,7 @@ impl Settings {
         let listen = if args.listen.is_empty() { file.listen } else { args.listen.clone() };
         let listen =
             if listen.is_empty() { vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))] } else { listen };
-        let store = match args.store.as_deref().or(file.store.as_deref()).unwrap_or("embedded") {
-            "embedded" => StoreChoice::Embedded,
-            other if other.starts_with("etcd://") => bail!("store {other:?}: etcd comes with a later release"),
-            other => bail!("store {other:?}: want \"embedded\""),
-        };
+        let store = StoreChoice::new(&args.store, file.store.as_deref(), &file.etcd)?;
         let data = args.data.data.clone().or(file.data);
         let data = std::path::absolute(data.unwrap_or_else(default_data)).context("data directory")?;
         Ok(Self {
@@ -84,6 +81,7 @@ impl Settings {
             cluster_ports: args.cluster_ports.or(file.cluster_ports),
             direct_nodes: if args.direct_nodes.is_empty() { file.direct_nodes } else { args.direct_nodes.clone() },
             store,
+            encryption: args.encryption_provider_config.clone().or(file.encryption_provider_config),
             cloud: args.cloud.or(file.cloud),
             local_name: args.local_name.clone().or(local.name),
             local_public: args.local_public.or(local.public_range),
@@ -110,6 +108,7 @@ fn default_data() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::StoreArgs;
 
     fn file(yaml: &str) -> File {
         serde_saphyr::from_str(yaml).unwrap()
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_strange_store_is_refused() {
-        let args = ServerArgs { store: Some("floppy".into()), ..ServerArgs::default() };
+        let args = ServerArgs { store: StoreArgs { store: Some("floppy".into()), ..StoreArgs::default() }, ..ServerArgs::default() };
         assert!(Settings::merge(&args, File::default()).is_err());
     }
 }

@@ -12,6 +12,7 @@ mod local;
 mod output;
 mod progress;
 mod server;
+mod storage;
 mod up;
 
 use clap::Parser;

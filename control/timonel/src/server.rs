@@ -2,15 +2,17 @@
 
 use crate::{
     cli::{CloudChoice, ServerArgs},
-    config::{Settings, StoreChoice},
+    config::Settings,
     doctor,
     local::{self, Local},
+    storage::StoreChoice,
 };
 use anyhow::{Context, bail};
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use timonel_encryption::Encryption;
 use timonel_runtime::{Clock, Entropy, Tasks};
-use timonel_service::{CloudTie, IdentityVerifier, Service, ServiceConfig};
-use timonel_store::{EmbeddedConfig, EmbeddedStore, Store, StoreError};
+use timonel_service::{CloudTie, IdentityVerifier, LeaderTimes, Service, ServiceConfig};
+use timonel_store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Time for what outlives the service itself to stop.
@@ -30,7 +32,12 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     raise_descriptors();
     let tasks = Tasks::root("timonel");
     let clock = Clock::system();
-    let store = open_when_free(&settings).await?;
+    let store = open_when_free(&settings, &tasks).await?;
+    let encryption = match &settings.encryption {
+        Some(path) => Some(Encryption::open(path, Entropy::system(), &tasks).await?),
+        None => None,
+    };
+    let election = matches!(settings.store, StoreChoice::Etcd(_)).then(LeaderTimes::default);
     fs::write(settings.data.join(PID_FILE), std::process::id().to_string()).context("pid file")?;
     let cloud = open_cloud(&settings, &clock, &tasks).await?;
     let mut listen = settings.listen.clone();
@@ -46,6 +53,8 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let service = Service::start(
         ServiceConfig {
             store,
+            election,
+            encryption,
             data: settings.data.clone(),
             public_endpoint: public_endpoint(&settings, &listen),
             listen,
@@ -105,10 +114,10 @@ fn make_data(data: &Path) -> anyhow::Result<()> {
 }
 
 /// A predecessor that was killed a moment ago may still hold the store.
-async fn open_when_free(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_when_free(settings: &Settings, tasks: &Tasks) -> anyhow::Result<Arc<dyn Store>> {
     let end = tokio::time::Instant::now() + STORE_PATIENCE;
     loop {
-        match open_store(settings) {
+        match settings.store.open(&settings.data, tasks).await {
             Err(error)
                 if matches!(error.downcast_ref(), Some(StoreError::Unavailable(_)))
                     && tokio::time::Instant::now() < end =>
@@ -116,15 +125,6 @@ async fn open_when_free(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
                 tokio::time::sleep(STORE_LOOK).await;
             }
             opened => return opened,
-        }
-    }
-}
-
-fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    match settings.store {
-        StoreChoice::Embedded => {
-            let store = EmbeddedStore::open(settings.data.join("store"), EmbeddedConfig::default())?;
-            Ok(Arc::new(store))
         }
     }
 }

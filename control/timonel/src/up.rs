@@ -112,6 +112,7 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
     command.arg("server").arg("--data").arg(data);
     let server = &args.server;
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     if let Some(path) = &server.config {
         command.arg("--config").arg(path);
     }
@@ -122,7 +123,13 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<()> {
         command.arg("--direct-nodes").arg(range.to_string());
     }
     for (flag, value) in [
-        ("--store", server.store.clone()),
+        ("--store", server.store.store.clone()),
+        ("--etcd-ca", path(&server.store.etcd_ca)),
+        ("--etcd-cert", path(&server.store.etcd_cert)),
+        ("--etcd-key", path(&server.store.etcd_key)),
+        ("--etcd-user", server.store.etcd_user.clone()),
+        ("--etcd-password-file", path(&server.store.etcd_password_file)),
+        ("--encryption-provider-config", path(&server.encryption_provider_config)),
         ("--advertise", server.advertise.clone()),
         ("--cluster-ports", server.cluster_ports.map(|range| range.to_string())),
         ("--local-name", server.local_name.clone()),

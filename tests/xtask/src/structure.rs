@@ -10,6 +10,7 @@ const LAYERS: [&[&str]; 7] = [
     &["timonel-store", "timonel-tunnel", "timonel-cloud-core", "timonel-cel"],
     &[
         "timonel-apiserver",
+        "timonel-encryption",
         "timonel-scheduler",
         "timonel-controllers",
         "timonel-kubelet",

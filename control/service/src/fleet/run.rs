@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::{CloudTie, HostedCluster},
     kubeconfig::AdminKubeconfig,
+    leader::Leadership,
     port::Port,
     tenant::{Part, Shared, Tenant, TenantSpec},
 };
@@ -35,6 +36,8 @@ use tokio::{sync::Notify, time::Instant};
 const PERIOD: Duration = Duration::from_secs(10);
 /// After something failed, look again after so long.
 const RETRY: Duration = Duration::from_millis(500);
+/// Time for a cloud's work on a cluster to end when another machine takes over.
+const CLOUD_DRAIN: Duration = Duration::from_secs(3);
 /// How long a created machine may stay unseen before its creation is taken for lost.
 const UNSEEN: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,7 @@ const SERVED_VERSION: &str = "v1.36.2";
 /// The fleet's executor.
 pub(crate) struct Fleet {
     pub(crate) shared: Shared,
+    pub(crate) leadership: Leadership,
     pub(crate) client: Client,
     pub(crate) port: Port,
     pub(crate) scheme: Arc<Scheme>,
@@ -75,6 +79,10 @@ struct Memory {
     failures: BTreeMap<String, String>,
     released: BTreeMap<String, bool>,
     created: BTreeMap<String, Instant>,
+    /// What runs of the cloud for each cluster.
+    clouds: BTreeMap<String, Tasks>,
+    /// Whether this machine led at the last look.
+    led: bool,
 }
 
 /// Why one action did not succeed.
@@ -105,12 +113,20 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         failures: BTreeMap::new(),
         released: BTreeMap::new(),
         created: BTreeMap::new(),
+        clouds: BTreeMap::new(),
+        led: false,
     };
+    let mut leadership = fleet.leadership.clone();
     loop {
         let view = fleet.view(&stores, &mut memory);
+        let leads = leadership.seen();
+        fleet.follow_leadership(&view, &mut memory, leads).await;
         let actions = plan(&view, fleet.shared.clock.now());
         let (mut failed, mut again) = (false, false);
         for action in actions {
+            if !leads && !matches!(action, Action::Listen(_) | Action::Open(_)) {
+                continue; // the leader does it
+            }
             if matches!(action, Action::CreateMachine(_)) && !memory.created.is_empty() {
                 continue; // the cache does not show yet what was ordered
             }
@@ -128,7 +144,13 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
             (false, false) => PERIOD,
         };
         // News or the period: either way the next look decides.
-        let _ = tokio::time::timeout(wait, stores.changed.notified()).await;
+        let news = async {
+            tokio::select! {
+                () = stores.changed.notified() => {}
+                () = leadership.changed() => {}
+            }
+        };
+        let _ = tokio::time::timeout(wait, news).await;
     }
 }
 
@@ -218,8 +240,8 @@ impl Fleet {
                 released: memory.released.get(&uid).copied().unwrap_or(false),
                 listening: memory.endpoints.listening(&uid),
                 refused_port: memory.endpoints.refused(&uid),
-                controllers: tenant.as_ref().is_some_and(|tenant| tenant.runs(Part::Controllers)),
-                scheduler: tenant.as_ref().is_some_and(|tenant| tenant.runs(Part::Scheduler)),
+                controllers: self.has(&tenant, Part::Controllers, !cluster.spec.control_plane.without_controllers),
+                scheduler: self.has(&tenant, Part::Scheduler, !cluster.spec.control_plane.without_scheduler),
             };
             Some((uid, facts))
         });
@@ -255,7 +277,7 @@ impl Fleet {
             Action::DeletePool(pool) => self.delete(*pool).await?,
             Action::Listen(cluster) => return self.listen(&cluster, memory).await,
             Action::Open(cluster) => return self.open(&cluster, memory).await,
-            Action::Parts(cluster) => return self.parts(&cluster).await,
+            Action::Parts(cluster) => return self.parts(&cluster, memory).await,
             Action::Release(cluster) => return self.release(&cluster, memory).await,
             Action::Discard(cluster) => return self.discard(&cluster, memory).await,
         }
@@ -338,19 +360,57 @@ impl Fleet {
         self.kubeconfig.put(tenant, project, name, own.as_deref()).map_err(|error| ActError::Other(chain(&error)))
     }
 
-    async fn parts(&self, cluster: &Cluster) -> Result<Done, ActError> {
-        let (uid, ..) = names(cluster);
+    /// Whether a part is as it is wanted: parts of a machine that does not lead run elsewhere.
+    fn has(&self, tenant: &Option<Arc<Tenant>>, part: Part, wanted: bool) -> bool {
+        if self.leadership.leads() { tenant.as_ref().is_some_and(|tenant| tenant.runs(part)) } else { wanted }
+    }
+
+    /// Runs here what must run once, as long as this machine leads.
+    async fn parts(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
+        let (uid, name, project) = names(cluster);
         let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
-        let wanted = &cluster.spec.control_plane;
-        tenant.run(Part::Controllers, !wanted.without_controllers).await;
-        tenant.run(Part::Scheduler, !wanted.without_scheduler).await;
+        let (wanted, leads) = (&cluster.spec.control_plane, memory.led);
+        tenant.run(Part::Controllers, leads && !wanted.without_controllers).await;
+        tenant.run(Part::Scheduler, leads && !wanted.without_scheduler).await;
+        let Some(cloud) = &self.cloud else { return Ok(Done::Silently) };
+        if !leads {
+            if let Some(scope) = memory.clouds.remove(&uid) {
+                scope.shutdown(CLOUD_DRAIN).await;
+            }
+        } else if !memory.clouds.contains_key(&uid) {
+            let tasks = tenant.tasks.child("cloud");
+            memory.clouds.insert(uid.clone(), tasks.clone());
+            let pod_cidr = cluster.status.clone().unwrap_or_default().network.pod_cidr;
+            let client = tenant.client("cloud-controller-manager");
+            cloud.attach(HostedCluster { uid, name, project, pod_cidr, client, tasks }).await;
+        }
         Ok(Done::Silently)
+    }
+
+    /// Starts or stops what must run once when leadership changes. A machine that does not lead lets go of clusters
+    /// that are gone or go: the leader deletes their data.
+    async fn follow_leadership(&self, view: &FleetView, memory: &mut Memory, leads: bool) {
+        let changed = std::mem::replace(&mut memory.led, leads) != leads;
+        for tenant in self.port.directory.all() {
+            let cluster = view.clusters.iter().find(|cluster| cluster.metadata.uid.as_deref() == Some(&*tenant.uid));
+            match cluster {
+                Some(cluster) if changed => drop(self.parts(cluster, memory).await),
+                _ => {}
+            }
+            if leads || cluster.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_none()) {
+                continue;
+            }
+            tenant.close().await;
+            memory.endpoints.forget(&tenant.uid);
+            memory.clouds.remove(&tenant.uid);
+            self.port.directory.remove(&tenant.uid);
+            tracing::info!(cluster = %tenant.server_name, "another machine deletes it: no longer served");
+        }
     }
 
     async fn open(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
         let (uid, name, project) = names(cluster);
         let network = cluster.status.clone().unwrap_or_default().network;
-        let pod_cidr = network.pod_cidr.clone();
         let port = own_port(cluster);
         let spec = TenantSpec {
             uid: uid.clone(),
@@ -369,20 +429,9 @@ impl Fleet {
         };
         memory.failures.remove(&uid);
         self.port.directory.insert(&tenant);
-        self.parts(cluster).await?;
+        self.parts(cluster, memory).await?;
         memory.endpoints.serve(&tenant, &self.port);
         self.write_kubeconfig(&tenant, &project, &name, memory.endpoints.listening(&uid))?;
-        if let Some(cloud) = &self.cloud {
-            let hosted = HostedCluster {
-                uid,
-                name: name.clone(),
-                project,
-                pod_cidr,
-                client: tenant.client("cloud-controller-manager"),
-                tasks: tenant.tasks.child("cloud"),
-            };
-            cloud.attach(hosted).await;
-        }
         tracing::info!(cluster = %name, "serving");
         Ok(Done::Silently)
     }
@@ -408,7 +457,8 @@ impl Fleet {
         let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
         tenant.close().await;
         memory.endpoints.forget(&uid);
-        timonel_store::delete_prefix(self.shared.store.as_ref(), format!("/clusters/{uid}/"))
+        memory.clouds.remove(&uid);
+        timonel_store::delete_prefix(self.shared.store.as_ref(), crate::layout::cluster(&uid))
             .await
             .map_err(|error| failed(&error))?;
         crate::keys::forget(&self.shared.secrets, &uid).await.map_err(|error| failed(&error))?;

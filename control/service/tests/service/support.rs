@@ -99,6 +99,8 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
     let tasks = Tasks::root("test");
     let config = ServiceConfig {
         store: store.clone(),
+        election: None,
+        encryption: None,
         data: data.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         cluster_ports: ServiceConfig::CLUSTER_PORTS,

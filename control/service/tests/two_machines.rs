@@ -1,0 +1,168 @@
+//! Two control machines on one etcd: both serve every cluster, one of them runs what must run once, and when it goes
+//! the other takes over.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, ObjectMeta, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use timonel_fleet::{Cluster, ClusterPhase, ClusterSpec};
+use timonel_runtime::{Clock, Entropy, Tasks};
+use timonel_service::{LeaderTimes, Service, ServiceConfig};
+use timonel_store::{EtcdConfig, EtcdStore, KeyRange, RangeRequest, Store};
+use tokio::time::{sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const TIMES: LeaderTimes =
+    LeaderTimes { renew: Duration::from_millis(500), give_up: Duration::from_secs(4), lease: Duration::from_secs(6) };
+
+struct Etcd {
+    child: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn etcd() -> Etcd {
+    let directory = tempfile::tempdir().unwrap();
+    let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    drop(listeners);
+    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
+    let child = Command::new(std::env::var("TIMONEL_ETCD").unwrap_or_else(|_| "etcd".to_owned()))
+        .arg(format!("--data-dir={}", directory.path().display()))
+        .args([format!("--listen-client-urls={}", url(0)), format!("--advertise-client-urls={}", url(0))])
+        .args([format!("--listen-peer-urls={}", url(1)), format!("--initial-advertise-peer-urls={}", url(1))])
+        .arg(format!("--initial-cluster=default={}", url(1)))
+        .args(["--logger=zap", "--log-level=error"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd of the Debian package etcd-server");
+    Etcd { child, port: ports[0], _directory: directory }
+}
+
+struct Machine {
+    service: Service,
+    store: EtcdStore,
+    data: tempfile::TempDir,
+    tasks: Tasks,
+}
+
+async fn machine(etcd: &Etcd) -> Machine {
+    let data = tempfile::tempdir().unwrap();
+    // The operator gives every machine the same master key.
+    std::fs::write(data.path().join("master.key"), [7; 32]).unwrap();
+    let tasks = Tasks::root("machine");
+    let mut config = EtcdConfig::parse(&format!("etcd://127.0.0.1:{}", etcd.port), Entropy::system()).unwrap();
+    config.deadline = PATIENCE;
+    let store = EtcdStore::open(config, &tasks).await.unwrap();
+    let config = ServiceConfig {
+        store: Arc::new(store.clone()),
+        election: Some(TIMES),
+        encryption: None,
+        cluster_ports: ServiceConfig::CLUSTER_PORTS,
+        direct_nodes: Vec::new(),
+        data: data.path().to_owned(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        node_endpoint: String::new(),
+        public_endpoint: String::new(),
+        clock: Clock::system(),
+        entropy: Entropy::system(),
+        verifier: None,
+        cloud: None,
+    };
+    let service = Service::start(config, &tasks).await.unwrap();
+    Machine { service, store, data, tasks }
+}
+
+/// A client of the cluster through a machine's own port, once that machine serves it.
+async fn client(data: &Path) -> Client {
+    let open = async {
+        loop {
+            let file = Kubeconfig::read_from(data.join("kubeconfig"));
+            let options = KubeConfigOptions { context: Some("timonel-demo".into()), ..KubeConfigOptions::default() };
+            if let Ok(file) = file
+                && let Ok(config) = Config::from_custom_kubeconfig(file, &options).await
+            {
+                return Client::try_from(config).unwrap();
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, open).await.expect("the machine serves the cluster")
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, look: impl Fn() -> F) {
+    let looks = async {
+        while !look().await {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, looks).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// Controllers run somewhere: a new namespace gets its service account.
+async fn controllers_run(client: &Client, namespace: &str) {
+    let object = Namespace {
+        metadata: ObjectMeta { name: Some(namespace.into()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    until("controllers run", || async { accounts.get_opt("default").await.is_ok_and(|found| found.is_some()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_serve_and_one_leads() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let etcd = etcd();
+    let (first, second) = tokio::join!(machine(&etcd), machine(&etcd));
+    let fleet = Api::<Cluster>::namespaced(first.service.fleet_client("masters"), "default");
+    let spec = ClusterSpec { version: "1.36".into(), ..ClusterSpec::default() };
+    fleet.create(&PostParams::default(), &Cluster::new("default", "demo", spec)).await.unwrap();
+    until("the cluster is ready", || async {
+        let phase = fleet.get("demo").await.ok().and_then(|cluster| cluster.status).map(|status| status.phase);
+        phase == Some(ClusterPhase::Ready)
+    })
+    .await;
+    let (one, two) = (client(first.data.path()).await, client(second.data.path()).await);
+    for number in 0..20 {
+        let name = format!("written-{number}");
+        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        let object = ConfigMap { metadata, ..ConfigMap::default() };
+        let (here, there) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        Api::<ConfigMap>::default_namespaced(here.clone()).create(&PostParams::default(), &object).await.unwrap();
+        // What one machine acknowledged the other shows, at once.
+        Api::<ConfigMap>::default_namespaced(there.clone()).get(&name).await.unwrap();
+    }
+    controllers_run(&two, "before").await;
+    // Whoever leads, the other goes on alone; and it leads when the leader goes.
+    assert!(first.service.stop().await);
+    first.tasks.shutdown(Duration::from_secs(5)).await;
+    controllers_run(&two, "after").await;
+    let fleet = Api::<Cluster>::namespaced(second.service.fleet_client("masters"), "default");
+    let uid = fleet.get("demo").await.unwrap().metadata.uid.unwrap();
+    fleet.delete("demo", &DeleteParams::default()).await.unwrap();
+    until("the cluster is gone", || async { fleet.get_opt("demo").await.is_ok_and(|found| found.is_none()) }).await;
+    let left = RangeRequest { range: KeyRange::prefix(format!("/clusters/{uid}/")), revision: None, limit: 0 };
+    assert_eq!(second.store.range(left).await.unwrap().count, 0);
+    second.service.stop().await;
+    second.tasks.shutdown(Duration::from_secs(5)).await;
+}
