@@ -14,6 +14,8 @@ pub struct ServiceConfig {
     pub store: Arc<dyn Store>,
     /// The store serves other control machines too: one of them leads, elected with these times.
     pub election: Option<LeaderTimes>,
+    /// Opens the store that this one is to move to; without it it cannot.
+    pub opener: Option<Arc<dyn StoreOpener>>,
     /// How objects lie in the store; without it in clear.
     pub encryption: Option<Arc<Encryption>>,
     /// Directory of the master key and the administrator's kubeconfig.
@@ -42,6 +44,16 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// Ports of clusters where none are given: below those of NodePort Services and of outgoing connections.
     pub const CLUSTER_PORTS: RangeInclusive<u16> = 20_000..=29_999;
+}
+
+/// Opens another store.
+#[async_trait::async_trait]
+pub trait StoreOpener: Send + Sync + std::fmt::Debug + 'static {
+    /// Opens the store at `address`.
+    ///
+    /// # Errors
+    /// Why it cannot, for the operator.
+    async fn open(&self, address: &str) -> Result<Arc<dyn Store>, String>;
 }
 
 /// How an elected leader keeps its place. Times must grow in the order of the fields.

@@ -56,7 +56,8 @@ impl Pair {
     }
 }
 
-fn name(uid: &str) -> String {
+/// Where the keys of a cluster lie.
+pub(crate) fn name(uid: &str) -> String {
     format!("/secrets/keys/{uid}")
 }
 

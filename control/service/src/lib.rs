@@ -3,6 +3,7 @@
 //! Decisions (`fleet::plan`, `join::decide`) are pure; `port`, `tenant` and `fleet::run` are the shells around them.
 //! Knows no cloud: machines are ordered by writing Machine resources, which a cloud-controller carries out.
 
+mod admin;
 mod bounds;
 mod config;
 mod directory;
@@ -16,12 +17,13 @@ mod layout;
 mod leader;
 mod nodes;
 mod port;
+mod restore;
 mod secrets;
 mod service;
 mod signer;
 mod tenant;
 
-pub use config::{CloudTie, HostedCluster, LeaderTimes, ServiceConfig};
+pub use config::{CloudTie, HostedCluster, LeaderTimes, ServiceConfig, StoreOpener};
 pub use fleet::{Action, ClusterFacts, ClusterPorts, FleetView, Reasons, plan};
 pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
 pub use keys::KeyError;

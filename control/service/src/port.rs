@@ -5,6 +5,7 @@
 //! Never decides who may do what: joining is `join`'s, the rest is the API server's.
 
 use crate::{
+    admin::{self, Admin},
     bounds::{Pool, Slot},
     directory::Directory,
     joining::Joining,
@@ -35,6 +36,7 @@ const NODE_USER: &str = "system:node:";
 pub(crate) struct Port {
     pub(crate) directory: Directory,
     pub(crate) joining: Joining,
+    pub(crate) admin: Admin,
 }
 
 impl Port {
@@ -99,10 +101,11 @@ impl Port {
         let http2 = alpn == Some(b"h2");
         let full = || io::Error::other("too many connections of this cluster are busy");
         let slot = tenant.bounds.admit(certificate.is_some()).ok_or_else(full)?;
+        let caller = Caller::Peer(Peer::new(certificate, Some(address.ip())));
         let connection = Connection {
-            caller: Caller::Peer(Peer::new(certificate, Some(address.ip()))),
+            caller: caller.clone(),
             http2,
-            front: Some(Arc::new(Door { port: self.clone(), tenant: tenant.clone() })),
+            front: Some(Arc::new(Door { port: self.clone(), tenant: tenant.clone(), caller })),
             activity: slot.activity.clone(),
         };
         let stop = tasks.token().child_token();
@@ -148,6 +151,7 @@ async fn within<T>(time: Duration, place: &Slot, work: impl Future<Output = io::
 struct Door {
     port: Port,
     tenant: Arc<Tenant>,
+    caller: Caller,
 }
 
 #[async_trait]
@@ -155,6 +159,9 @@ impl Front for Door {
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Request<Body>> {
         match request.uri().path() {
             JOIN_PATH => Ok(self.port.joining.answer(&self.tenant, request).await),
+            path if path.starts_with(admin::PREFIX) && Arc::ptr_eq(&self.tenant, self.port.directory.fleet()) => {
+                Ok(Box::pin(self.port.admin.answer(&self.tenant, self.caller.clone(), request)).await)
+            }
             _ => Err(request),
         }
     }

@@ -119,6 +119,25 @@ impl Secrets {
         self.get(name).await?.ok_or_else(|| SecretError::Open { name: name.to_owned() })
     }
 
+    /// The record `name` as it lies in the store, for a backup.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn sealed(&self, name: &str) -> Result<Option<Vec<u8>>, SecretError> {
+        let request = RangeRequest { range: KeyRange::key(name.as_bytes().to_vec()), revision: None, limit: 1 };
+        let found = self.store.range(request).await.map_err(|source| failed(name, source))?;
+        Ok(found.items.first().map(|item| item.value.to_vec()))
+    }
+
+    /// Keeps under `name` what was sealed as `before`, unless there is something.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or the store fails.
+    pub async fn put_sealed(&self, before: &str, sealed: &[u8], name: &str) -> Result<(), SecretError> {
+        let secret = self.unseal(before, sealed)?;
+        self.get_or_put(name, &secret).await.map(drop)
+    }
+
     /// Forgets a record.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Puts the service together: secrets, the fleet's own API, the port, the fleet's controllers.
 
 use crate::{
+    admin::Admin,
     config::ServiceConfig,
     directory::Directory,
     fleet::{self, Fleet, Stores},
@@ -22,7 +23,7 @@ use std::{
 use timonel_api::{Scheme, TableError, Tables};
 use timonel_encryption::EncryptedStore;
 use timonel_runtime::{OnError, Tasks};
-use timonel_store::Store;
+use timonel_store::{GatedStore, Store};
 use tokio::net::TcpListener;
 
 /// The fleet's UID: it exists once in a store, and always.
@@ -86,13 +87,13 @@ impl Service {
         let first = addresses.first().map(|address| reachable(*address)).unwrap_or_default();
         let node_endpoint = if config.node_endpoint.is_empty() { first.clone() } else { config.node_endpoint.clone() };
         let public_endpoint = if config.public_endpoint.is_empty() { first } else { config.public_endpoint.clone() };
-        let secrets = Secrets::open(config.store.clone(), &config.data.join(MASTER_KEY))?;
-        let store: Arc<dyn Store> = match config.encryption {
-            Some(encryption) => {
-                Arc::new(EncryptedStore::new(config.store.clone(), encryption, layout::resource_of))
-            }
-            None => config.store.clone(),
+        let raw = GatedStore::new(config.store.clone());
+        let sealed = config.encryption.map(|how| EncryptedStore::new(raw.clone(), how, layout::resource_of));
+        let store: Arc<dyn Store> = match &sealed {
+            Some(sealed) => Arc::new(sealed.clone()),
+            None => Arc::new(raw.clone()),
         };
+        let secrets = Secrets::open(Arc::new(raw.clone()), &config.data.join(MASTER_KEY))?;
         let shared = Shared {
             store,
             secrets,
@@ -123,7 +124,17 @@ impl Service {
             verifier: config.verifier,
             clock: config.clock,
         };
-        let port = Port { directory: directory.clone(), joining };
+        let admin = Admin {
+            fleet: client.clone(),
+            raw,
+            sealed,
+            secrets: shared.secrets.clone(),
+            opener: config.opener,
+            data: config.data.clone(),
+            clock: shared.clock.clone(),
+            entropy: shared.entropy.clone(),
+        };
+        let port = Port { directory: directory.clone(), joining, admin };
         for listener in listeners {
             port.serve(listener, &tasks);
         }

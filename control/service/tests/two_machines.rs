@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ObjectMeta, PostParams},
+    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{
@@ -77,6 +81,7 @@ async fn machine(etcd: &Etcd) -> Machine {
         store: Arc::new(store.clone()),
         election: Some(TIMES),
         encryption: None,
+        opener: None,
         cluster_ports: ServiceConfig::CLUSTER_PORTS,
         direct_nodes: Vec::new(),
         data: data.path().to_owned(),
@@ -93,11 +98,12 @@ async fn machine(etcd: &Etcd) -> Machine {
 }
 
 /// A client of the cluster through a machine's own port, once that machine serves it.
-async fn client(data: &Path) -> Client {
+async fn client(data: &Path, cluster: &str) -> Client {
     let open = async {
         loop {
             let file = Kubeconfig::read_from(data.join("kubeconfig"));
-            let options = KubeConfigOptions { context: Some("timonel-demo".into()), ..KubeConfigOptions::default() };
+            let options =
+                KubeConfigOptions { context: Some(format!("timonel-{cluster}")), ..KubeConfigOptions::default() };
             if let Ok(file) = file
                 && let Ok(config) = Config::from_custom_kubeconfig(file, &options).await
             {
@@ -129,6 +135,38 @@ async fn controllers_run(client: &Client, namespace: &str) {
     until("controllers run", || async { accounts.get_opt("default").await.is_ok_and(|found| found.is_some()) }).await;
 }
 
+/// A client of the fleet through a machine's port.
+async fn patient(data: &Path) -> Client {
+    let file = Kubeconfig::read_from(data.join("kubeconfig")).unwrap();
+    let options = KubeConfigOptions { context: Some("timonel".into()), ..KubeConfigOptions::default() };
+    Client::try_from(Config::from_custom_kubeconfig(file, &options).await.unwrap()).unwrap()
+}
+
+async fn send(client: &Client, request: Request<Body>) -> (StatusCode, Bytes) {
+    let answer = client.send(request).await.unwrap();
+    let status = answer.status();
+    (status, answer.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// The cluster goes into an archive while it runs, and out of it under another name.
+async fn backed_up_and_restored(fleet: &Client, machine: &Machine) {
+    let path = |name: &str, what: &str| format!("/timonel/v1/projects/default/clusters/{name}/{what}");
+    let taken = send(fleet, Request::get(path("demo", "backup")).body(Body::empty()).unwrap()).await;
+    assert_eq!(taken.0, StatusCode::OK);
+    let upload = |name: &str, archive: Vec<u8>| Request::post(path(name, "restore")).body(Body::from(archive)).unwrap();
+    let mut damaged = taken.1.to_vec();
+    damaged[taken.1.len() / 2] ^= 1;
+    assert_eq!(send(fleet, upload("copy", damaged)).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(fleet, upload("copy", taken.1[..taken.1.len() - 9].to_vec())).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(fleet, upload("demo", taken.1.to_vec())).await.0, StatusCode::CONFLICT, "it is there");
+    let (status, told) = send(fleet, upload("copy", taken.1.to_vec())).await;
+    assert_eq!(status, StatusCode::OK, "{told:?}");
+    let copy = client(machine.data.path(), "copy").await;
+    let config_map = Api::<ConfigMap>::default_namespaced(copy.clone()).get("written-7").await.unwrap();
+    assert_eq!(config_map.metadata.name.as_deref(), Some("written-7"));
+    controllers_run(&copy, "restored").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_serve_and_one_leads() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -142,7 +180,7 @@ async fn both_serve_and_one_leads() {
         phase == Some(ClusterPhase::Ready)
     })
     .await;
-    let (one, two) = (client(first.data.path()).await, client(second.data.path()).await);
+    let (one, two) = (client(first.data.path(), "demo").await, client(second.data.path(), "demo").await);
     for number in 0..20 {
         let name = format!("written-{number}");
         let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
@@ -153,6 +191,8 @@ async fn both_serve_and_one_leads() {
         Api::<ConfigMap>::default_namespaced(there.clone()).get(&name).await.unwrap();
     }
     controllers_run(&two, "before").await;
+    let fleet_client = patient(second.data.path()).await;
+    backed_up_and_restored(&fleet_client, &second).await;
     // Whoever leads, the other goes on alone; and it leads when the leader goes.
     assert!(first.service.stop().await);
     first.tasks.shutdown(Duration::from_secs(5)).await;

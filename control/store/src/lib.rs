@@ -3,6 +3,7 @@
 //! Owns durability, revisions, watch history and leases. Knows nothing of Kubernetes: keys and values are
 //! bytes.
 
+mod archive;
 mod embedded;
 mod etcd;
 mod evaluate;
@@ -16,8 +17,10 @@ mod prefix;
 mod read;
 #[cfg(test)]
 mod suite;
+mod transfer;
 mod types;
 
+pub use archive::{ArchiveError, ArchivePart, ArchiveReader, ArchiveWriter};
 pub use embedded::{EmbeddedConfig, EmbeddedStore};
 pub use etcd::{EtcdConfig, EtcdConfigError, EtcdError, EtcdMember, EtcdStore, EtcdTls, EtcdUser};
 pub use evaluate::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_CHANGES, MAX_TXN_OPS, MAX_VALUE_BYTES};
@@ -26,6 +29,7 @@ pub use leases::MAX_LEASE_SECONDS;
 pub use memory::MemoryStore;
 pub use prefix::{PrefixStore, delete_prefix, prefixed};
 pub use read::MAX_RANGE_ITEMS;
+pub use transfer::{GatedStore, Importer, TransferError, Transferred, export, migrate};
 pub use types::{
     Compare, Event, EventKind, KeyRange, KeyValue, Lane, LeaseId, Op, OpResult, RangeRequest, RangeResult, Revision,
     Store, StoreError, Txn, TxnResult, WatchBatch, WatchStream,

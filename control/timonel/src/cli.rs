@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Hosted clusters.
     Cluster(ClusterArgs),
+    /// The store of the running service.
+    Store(KeepingArgs),
     /// Node pools: machines of one shape for a cluster.
     Nodepool(PoolArgs),
     /// Machines.
@@ -279,6 +281,48 @@ pub(crate) enum ClusterVerb {
         /// Its name.
         name: String,
     },
+    /// Write everything that a cluster has in the store, as of one moment, into a file. The cluster runs on.
+    Backup {
+        /// Its name.
+        name: String,
+        /// The file; it must not exist. What it holds is as secret as the cluster.
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// Make a new cluster of a backup. The file is checked first, and nothing that exists is touched.
+    Restore {
+        /// Name of the new cluster.
+        name: String,
+        /// The file.
+        #[arg(long)]
+        file: PathBuf,
+        /// Give it the authorities and keys of the old cluster: its kubeconfigs, tokens and nodes stay good. Without it
+        /// the new cluster trusts nothing of the old one's.
+        #[arg(long)]
+        keep_keys: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeepingArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(subcommand)]
+    pub(crate) verb: KeepingVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeepingVerb {
+    /// Copy all clusters into another, empty store, while readers go on. The server then writes no more: start it again
+    /// with the new `--store`.
+    Migrate {
+        /// The other store: `etcd://HOST:PORT,.../PREFIX` or `embedded:DIRECTORY`, as the server reaches it, with the
+        /// server's certificates for etcd.
+        #[arg(long)]
+        to: String,
+    },
+    /// Seal every object anew that lies in the store otherwise than the encryption configuration says today.
+    Rewrite,
 }
 
 /// How the control plane is run.

@@ -8,6 +8,8 @@ use kube::{
 use std::{future::Future, path::Path, process::ExitCode, time::Duration};
 use tokio::time::Instant;
 
+/// The fleet's context.
+pub(crate) const FLEET: &str = "timonel";
 /// Between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(150);
 
@@ -31,19 +33,23 @@ impl Ending {
 
 /// A client for a context of the kubeconfig in `data`.
 pub(crate) async fn connect(data: &Path, context: &str) -> anyhow::Result<Client> {
+    Client::try_from(config(data, context).await?).context("client")
+}
+
+/// How the kubeconfig in `data` reaches a context.
+pub(crate) async fn config(data: &Path, context: &str) -> anyhow::Result<kube::Config> {
     let path = data.join("kubeconfig");
     let file = Kubeconfig::read_from(&path)
         .with_context(|| format!("{}: is the service running with this data directory?", path.display()))?;
     let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-    let config = kube::Config::from_custom_kubeconfig(file, &options)
+    kube::Config::from_custom_kubeconfig(file, &options)
         .await
-        .with_context(|| format!("context {context} in {}", path.display()))?;
-    Client::try_from(config).context("client")
+        .with_context(|| format!("context {context} in {}", path.display()))
 }
 
 /// A client of the fleet.
 pub(crate) async fn fleet(data: &Path) -> anyhow::Result<Client> {
-    connect(data, "timonel").await
+    connect(data, FLEET).await
 }
 
 /// Looks until `look` says that it is so (`Ok(Some)`), or the time is over. What it says meanwhile is shown by `note`.

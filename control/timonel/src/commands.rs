@@ -5,7 +5,7 @@ use crate::{
         ClusterArgs, ClusterVerb, FleetArgs, MachineArgs, MachineVerb, OperationArgs, OperationVerb, PoolArgs, PoolVerb,
     },
     client::{self, Ending},
-    config, output,
+    config, keeping, output,
 };
 use anyhow::{Context, bail};
 use kube::{
@@ -122,6 +122,14 @@ pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
         ClusterVerb::Get { name } => print_clusters(&fleet, &[fleet.get(&name).await?]),
         ClusterVerb::Delete { name } => fleet.delete::<Cluster>(&name).await,
         ClusterVerb::Kubeconfig { name } => kubeconfig(&fleet, &name).await,
+        ClusterVerb::Backup { name, file } => keeping::backup(&fleet.args, &name, &file).await,
+        ClusterVerb::Restore { name, file, keep_keys } => {
+            keeping::restore(&fleet.args, &name, &file, keep_keys).await?;
+            if fleet.args.wait {
+                print_clusters(&fleet, &[wait_ready(&fleet, &name).await?])?;
+            }
+            Ok(())
+        }
     }
 }
 

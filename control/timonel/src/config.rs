@@ -132,7 +132,10 @@ mod tests {
 
     #[test]
     fn a_strange_store_is_refused() {
-        let args = ServerArgs { store: StoreArgs { store: Some("floppy".into()), ..StoreArgs::default() }, ..ServerArgs::default() };
+        let args = ServerArgs {
+            store: StoreArgs { store: Some("floppy".into()), ..StoreArgs::default() },
+            ..ServerArgs::default()
+        };
         assert!(Settings::merge(&args, File::default()).is_err());
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod config;
 mod doctor;
+mod keeping;
 mod local;
 mod output;
 mod progress;
@@ -59,6 +60,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Up(args) => up::up(&args).await,
         Command::Down(args) => up::down(&args).await,
         Command::Doctor(args) => doctor::run(&args),
+        Command::Store(args) => keeping::run(args).await,
         Command::Cluster(args) => commands::cluster(args).await,
         Command::Nodepool(args) => commands::nodepool(args).await,
         Command::Machine(args) => commands::machine(args).await,

@@ -5,7 +5,7 @@ use crate::{
     config::Settings,
     doctor,
     local::{self, Local},
-    storage::StoreChoice,
+    storage::{Opener, StoreChoice},
 };
 use anyhow::{Context, bail};
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
@@ -55,6 +55,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
             store,
             election,
             encryption,
+            opener: Some(Arc::new(Opener { own: settings.store.clone(), tasks: tasks.clone() })),
             data: settings.data.clone(),
             public_endpoint: public_endpoint(&settings, &listen),
             listen,

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 use timonel_runtime::{Entropy, Tasks};
+use timonel_service::StoreOpener;
 use timonel_store::{EmbeddedConfig, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, EtcdUser, Store};
 
 /// Directory of the embedded store within the data.
@@ -63,12 +64,44 @@ impl StoreChoice {
         Ok(Self::Etcd(Box::new(config)))
     }
 
+    /// The choice that `address` says, with the certificates and user of this one.
+    fn other(&self, address: &str) -> anyhow::Result<EtcdConfig> {
+        let mut config = EtcdConfig::parse(address, Entropy::system())?;
+        if let Self::Etcd(own) = self {
+            config.tls.clone_from(&own.tls);
+            config.user.clone_from(&own.user);
+        }
+        Ok(config)
+    }
+
     /// Opens it; an etcd's works for as long as `tasks` runs.
     pub(crate) async fn open(&self, data: &Path, tasks: &Tasks) -> anyhow::Result<Arc<dyn Store>> {
         Ok(match self {
             Self::Embedded => Arc::new(EmbeddedStore::open(data.join(FOLDER), EmbeddedConfig::default())?),
             Self::Etcd(config) => Arc::new(EtcdStore::open((**config).clone(), tasks).await?),
         })
+    }
+}
+
+/// Opens the store that the server's is to move to.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    pub(crate) own: StoreChoice,
+    pub(crate) tasks: Tasks,
+}
+
+#[async_trait::async_trait]
+impl StoreOpener for Opener {
+    async fn open(&self, address: &str) -> Result<Arc<dyn Store>, String> {
+        let opened = async {
+            if let Some(directory) = address.strip_prefix("embedded:") {
+                fs::create_dir_all(directory).with_context(|| directory.to_owned())?;
+                let store = EmbeddedStore::open(directory, EmbeddedConfig::default())?;
+                return Ok::<Arc<dyn Store>, anyhow::Error>(Arc::new(store));
+            }
+            Ok(Arc::new(EtcdStore::open(self.own.other(address)?, &self.tasks).await?))
+        };
+        opened.await.map_err(|error| format!("{error:#}"))
     }
 }
 

@@ -223,7 +223,8 @@ fn sorted<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>) -> 
 
 impl Fleet {
     fn view(&self, stores: &Stores, memory: &mut Memory) -> FleetView {
-        let clusters = sorted(&stores.clusters);
+        let mut clusters = sorted(&stores.clusters);
+        clusters.retain(|cluster| !crate::restore::is_restoring(cluster));
         let machines = sorted(&stores.machines);
         memory.created.retain(|uid, since| {
             let seen = machines.iter().any(|machine| machine.metadata.uid.as_deref() == Some(uid));

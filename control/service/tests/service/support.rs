@@ -101,6 +101,7 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
         store: store.clone(),
         election: None,
         encryption: None,
+        opener: None,
         data: data.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         cluster_ports: ServiceConfig::CLUSTER_PORTS,

@@ -1,0 +1,171 @@
+//! A cluster out of a backup: first the whole archive is read and checked, then a new Cluster is made that nobody opens
+//! yet, then its keys are put where there is nothing, then it is let go. Never changes the cluster that was backed up.
+
+use crate::{admin::Admin, keys, layout, secrets::SecretError};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde::{Deserialize, Serialize};
+use std::{io, os::unix::fs::OpenOptionsExt, path::Path};
+use timonel_apiserver::Body;
+use timonel_fleet::{Cluster, ClusterSpec};
+use timonel_store::{ArchiveError, ArchivePart, ArchiveReader, Importer, StoreError, TransferError};
+use tokio::{
+    fs,
+    io::{AsyncReadExt, AsyncWriteExt},
+};
+
+/// On a Cluster whose data is still being put in place: nobody opens it.
+const RESTORING: &str = "timonel.io/restoring";
+/// Read at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// Only the owner may read what a backup holds.
+const OWNER_ONLY: u32 = 0o600;
+
+/// What a backup says of itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Backup {
+    pub(crate) project: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) revision: u64,
+    pub(crate) created: String,
+    pub(crate) spec: ClusterSpec,
+    /// The cluster's authorities and keys, sealed with the service's master key.
+    pub(crate) keys: Option<Vec<u8>>,
+}
+
+/// Why there is no restored cluster.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("the archive is no backup of a cluster")]
+    Header(#[source] serde_json::Error),
+    #[error("spooling the archive")]
+    Spool(#[from] io::Error),
+    #[error("receiving the archive")]
+    Receive(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("fleet API")]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Transfer(error.into())
+    }
+}
+
+/// Whether a cluster's data is still being put in place.
+pub(crate) fn is_restoring(cluster: &Cluster) -> bool {
+    cluster.annotations().contains_key(RESTORING)
+}
+
+/// Takes an archive into `spool`, and checks all of it.
+pub(crate) async fn take(mut body: Body, spool: &Path) -> Result<Backup, RestoreError> {
+    let mut how = std::fs::OpenOptions::new();
+    how.write(true).create_new(true).mode(OWNER_ONLY);
+    let mut file = fs::OpenOptions::from(how).open(spool).await?;
+    let (mut reader, mut header) = (ArchiveReader::default(), None);
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(RestoreError::Receive)?.into_data() else { continue };
+        file.write_all(&piece).await?;
+        reader.feed(&piece);
+        while let Some(part) = reader.part()? {
+            if let ArchivePart::Header(found) = part {
+                header = Some(serde_json::from_slice(&found).map_err(RestoreError::Header)?);
+            }
+        }
+    }
+    reader.finish()?;
+    file.flush().await?;
+    header.ok_or(RestoreError::Archive(ArchiveError::Form))
+}
+
+/// Makes `name` of a checked archive; returns its UID and how many keys it has.
+pub(crate) async fn restore(
+    admin: &Admin,
+    project: &str,
+    name: &str,
+    keep_keys: bool,
+    spool: &Path,
+    backup: Backup,
+) -> Result<(String, u64), RestoreError> {
+    let clusters = Api::<Cluster>::namespaced(admin.fleet.clone(), project);
+    let mut cluster = Cluster::new(project, name, spec(admin, &backup).await?);
+    cluster.meta_mut().annotations.get_or_insert_default().insert(RESTORING.into(), backup.created.clone());
+    let created = clusters.create(&PostParams::default(), &cluster).await?;
+    let uid = created.metadata.uid.unwrap_or_default();
+    match fill(admin, &uid, keep_keys, spool, &backup).await {
+        Ok(count) => {
+            let patch = serde_json::json!({"metadata": {"annotations": {RESTORING: null}}});
+            clusters.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            tracing::info!(project, cluster = name, keys = count, from = %backup.name, "restored");
+            Ok((uid, count))
+        }
+        Err(error) => {
+            // Nobody has opened it: what was put so far goes, and nothing else was there.
+            timonel_store::delete_prefix(&admin.raw, layout::cluster(&uid)).await?;
+            keys::forget(&admin.secrets, &uid).await?;
+            clusters.delete(name, &DeleteParams::background()).await?;
+            Err(error)
+        }
+    }
+}
+
+/// The ranges of the old cluster stay, as its objects name addresses of them; a pod range that another cluster has is
+/// chosen anew.
+async fn spec(admin: &Admin, backup: &Backup) -> Result<ClusterSpec, RestoreError> {
+    let mut spec = backup.spec.clone();
+    spec.control_plane.port = 0;
+    let all = Api::<Cluster>::all(admin.fleet.clone()).list(&ListParams::default()).await?;
+    let taken = |cluster: &Cluster| {
+        let network = cluster.status.as_ref().map_or(&cluster.spec.network, |status| &status.network);
+        network.pod_cidr == spec.network.pod_cidr
+    };
+    if all.items.iter().any(taken) {
+        spec.network.pod_cidr.clear();
+    }
+    Ok(spec)
+}
+
+async fn fill(admin: &Admin, uid: &str, keep_keys: bool, spool: &Path, backup: &Backup) -> Result<u64, RestoreError> {
+    let (from, to) = (layout::cluster(&backup.uid), layout::cluster(uid));
+    let mut importer = Importer::new(admin.raw.clone());
+    let mut file = fs::File::open(spool).await?;
+    let mut reader = ArchiveReader::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = file.read(&mut piece).await?;
+        if read == 0 {
+            break;
+        }
+        reader.feed(&piece[..read]);
+        while let Some(part) = reader.part()? {
+            let ArchivePart::Record(key, stored) = part else { continue };
+            let (old, new) = (join(&from, &key), join(&to, &key));
+            let value = match &admin.sealed {
+                Some(sealed) => sealed.move_value(&old, &new, &stored).await?,
+                None => stored,
+            };
+            importer.put(new, value, None).await?;
+        }
+    }
+    reader.finish()?;
+    if let Some(sealed) = backup.keys.as_ref().filter(|_| keep_keys) {
+        admin.secrets.put_sealed(&keys::name(&backup.uid), sealed, &keys::name(uid)).await?;
+    }
+    Ok(importer.finish().await?)
+}
+
+fn join(prefix: &str, key: &[u8]) -> Bytes {
+    [prefix.as_bytes(), key].concat().into()
+}
