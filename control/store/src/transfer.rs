@@ -222,7 +222,12 @@ async fn follow(
         at = batch.revision;
         for event in batch.events {
             let key = event.current.key;
-            bytes += key.len() + event.current.value.len();
+            let more = key.len() + event.current.value.len();
+            if waiting.len() == BATCH_KEYS || bytes + more > BATCH_BYTES {
+                apply(target, &mut waiting).await?;
+                bytes = 0;
+            }
+            bytes += more;
             let op = match event.kind {
                 EventKind::Put => {
                     let lease = event.current.lease.map(|_| lease);
@@ -231,10 +236,6 @@ async fn follow(
                 EventKind::Delete => Op::Delete(key.clone()),
             };
             waiting.insert(key, op);
-            if waiting.len() == BATCH_KEYS || bytes > BATCH_BYTES {
-                apply(target, &mut waiting).await?;
-                bytes = 0;
-            }
         }
     }
     apply(target, &mut waiting).await?;
