@@ -1,7 +1,7 @@
 //! HTTP/1.1 (with upgrades) and HTTP/2 over a connection that somebody else accepted and secured: the one place
 //! that sets up HTTP and its bounds. What a connection is worth when there are too many is its [`Activity`].
 
-use crate::{ApiServer, Body, config::Caller};
+use crate::{ApiServer, Body, config::Caller, http::Answer};
 use ::http::{Request, Response};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,11 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use timonel_api::Status;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Time for a request's head, and for the next request on a connection that is kept.
@@ -125,6 +129,7 @@ impl Drop for UnderWay {
 struct Counted {
     inner: Body,
     _under_way: UnderWay,
+    _place: OwnedSemaphorePermit,
 }
 
 impl http_body::Body for Counted {
@@ -191,7 +196,10 @@ impl ApiServer {
         if !response.body().is_stream() {
             return response;
         }
-        response.map(|inner| Body::new(Counted { inner, _under_way: under_way }))
+        match self.limits.stream() {
+            Some(place) => response.map(|inner| Body::new(Counted { inner, _under_way: under_way, _place: place })),
+            None => Answer::status(&Status::too_many_requests("too many watches and streams", 1)).finish(&[]),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What one cluster's requests may take at once, whoever sends them, so that clusters which share a process do not
 //! slow or exhaust one another: bytes of bodies, and turns at working.
 
+use std::sync::Arc;
 use timonel_api::Status;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Requests of one cluster that are worked on at the same time; the others wait in order. As many as one group of
 /// commits takes; more would only stand between the requests of other clusters.
@@ -14,9 +15,13 @@ const BODY_BYTES: usize = 64 << 20;
 /// Bodies are counted in pieces of so many bytes.
 const BODY_UNIT: usize = 4 << 10;
 
+/// Answers of one cluster that are being streamed: watches, logs, long lists.
+const MAX_STREAMED: usize = 20_000;
+
 /// The limits of one cluster.
 #[derive(Debug)]
 pub(crate) struct Limits {
+    streamed: Arc<Semaphore>,
     waiting: Semaphore,
     turns: Semaphore,
     bodies: Semaphore,
@@ -25,6 +30,7 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            streamed: Arc::new(Semaphore::new(MAX_STREAMED)),
             waiting: Semaphore::new(MAX_WAITING),
             turns: Semaphore::new(TURNS),
             bodies: Semaphore::new(BODY_BYTES / BODY_UNIT),
@@ -42,6 +48,11 @@ impl Limits {
         let said = said.and_then(|size| usize::try_from(size).ok());
         let units = said.unwrap_or(bound).min(bound).div_ceil(BODY_UNIT);
         self.bodies.acquire_many(u32::try_from(units).ok()?).await.ok()
+    }
+
+    /// A place for an answer that is streamed, held until it has ended; `None` when there are too many.
+    pub(crate) fn stream(&self) -> Option<OwnedSemaphorePermit> {
+        self.streamed.clone().try_acquire_owned().ok()
     }
 
     /// A turn; waits for those before it.

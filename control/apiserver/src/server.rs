@@ -78,7 +78,7 @@ pub struct ApiServer {
     pub(crate) services: Services,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    limits: Limits,
+    pub(crate) limits: Limits,
     pub(crate) public_address: String,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,

@@ -40,6 +40,9 @@ pub struct ControllersConfig {
     pub node_monitor_grace: Duration,
     /// Allocates pod ranges to nodes; none where something else does.
     pub node_ranges: Option<NodeRanges>,
+    /// Run only what approves, signs and cleans certificate requests: everything else runs elsewhere, but the keys are
+    /// here.
+    pub only_certificates: bool,
     /// Finished pods kept before the oldest are removed.
     pub terminated_pod_threshold: usize,
 }
@@ -56,6 +59,7 @@ impl ControllersConfig {
             signers: None,
             node_monitor_grace: Duration::from_secs(50),
             node_ranges: None,
+            only_certificates: false,
             terminated_pod_threshold: 12_500,
         }
     }
@@ -83,6 +87,9 @@ pub enum Error {
 /// Every controller, in the order of the table.
 #[must_use]
 pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
+    if config.only_certificates {
+        return certificates::controllers(config);
+    }
     let mut all = workloads::controllers();
     all.extend(cluster::controllers(config));
     all.extend(network::controllers());

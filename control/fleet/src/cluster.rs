@@ -31,7 +31,8 @@ pub struct ClusterSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlPlane {
-    /// Leave out the controllers: the user runs a controller manager of his own against the API.
+    /// Leave out the controllers: the user runs a controller manager of his own against the API. Certificate requests
+    /// are signed all the same, for the keys never leave the service.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_controllers: bool,
     /// Leave out the scheduler: the user runs one of his own.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Path on a cluster's port.
 pub const JOIN_PATH: &str = "/timonel/v1/join";
+/// Path on the fleet's port below which `PROJECT/NAME` is the kubeconfig of a cluster.
+pub const KUBECONFIG_PATH: &str = "/timonel/v1/kubeconfig";
 /// TLS application protocol of the tunnel that a node dials on the same port.
 pub const TUNNEL_ALPN: &str = "timonel-tunnel/1";
 

@@ -1,7 +1,10 @@
 //! The one place that reads a wall clock.
 
 use jiff::{SignedDuration, Timestamp};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 /// Wall-clock time for a shell (a task, a request handler); decisions receive its reading as `now`.
 ///
@@ -30,6 +33,19 @@ impl Clock {
         }))
     }
 
+    /// The machine's clock, and the handle by which a test makes it jump.
+    #[must_use]
+    pub fn shifted() -> (Self, ClockShift) {
+        let (clock, shift) = (Self::system(), ClockShift::default());
+        let by = shift.0.clone();
+        let shifted = move || {
+            let by = SignedDuration::from_millis(by.load(Ordering::Relaxed));
+            let now = clock.now();
+            now.saturating_add(by).unwrap_or(now)
+        };
+        (Self(Arc::new(shifted)), shift)
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -37,8 +53,34 @@ impl Clock {
     }
 }
 
+/// By how much a clock is off.
+#[derive(Clone, Debug, Default)]
+pub struct ClockShift(Arc<AtomicI64>);
+
+impl ClockShift {
+    /// The clock is off by so much from here on, forward or (negative) back.
+    pub fn set(&self, by: SignedDuration) {
+        self.0.store(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}
+
 impl std::fmt::Debug for Clock {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shifted_clock_jumps_both_ways() {
+        let (clock, shift) = Clock::shifted();
+        let before = clock.now();
+        shift.set(SignedDuration::from_hours(24));
+        assert!(clock.now().duration_since(before) >= SignedDuration::from_hours(24));
+        shift.set(SignedDuration::from_hours(-1));
+        assert!(clock.now() < before);
     }
 }

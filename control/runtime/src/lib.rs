@@ -4,11 +4,15 @@
 
 mod clock;
 mod entropy;
+mod error;
+mod file;
 mod tasks;
 mod telemetry;
 
-pub use clock::Clock;
+pub use clock::{Clock, ClockShift};
 pub use entropy::Entropy;
+pub use error::chain;
+pub use file::replace_file;
 pub use tasks::{OnError, Tasks};
 pub use telemetry::{
     Family, Kind, MetricsSource, Registry, Sample, Telemetry, TelemetryConfig, TelemetryError, TextError,

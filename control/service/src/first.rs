@@ -5,7 +5,7 @@ use crate::tenant::TenantError;
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
-        core::v1::{Endpoints, Service, ServicePort, ServiceSpec},
+        core::v1::{ConfigMap, Endpoints, Service, ServicePort, ServiceSpec},
         discovery::v1::EndpointSlice,
         rbac::v1::{ClusterRoleBinding, RoleRef, Subject},
     },
@@ -19,16 +19,39 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use timonel_apiserver::ApiServer;
+use timonel_pki::ClusterPki;
 use timonel_runtime::{OnError, Tasks};
 
 /// Shortest time between two repairs of the Service `kubernetes`.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes those that are not there.
-pub(crate) async fn objects(client: &Client, dns_address: &str) -> Result<(), TenantError> {
+pub(crate) async fn objects(client: &Client, dns_address: &str, pki: &ClusterPki) -> Result<(), TenantError> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let trust = trust(pki);
+    ensure(&maps, &trust, "ConfigMap kube-system/extension-apiserver-authentication").await?;
     ensure(&Api::all(client.clone()), &proxiers(), "ClusterRoleBinding timonel:node-proxiers").await?;
     let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
     ensure(&services, &dns(dns_address), "Service kube-system/kube-dns").await
+}
+
+/// What servers beside the API need to know whom to trust: controller managers, schedulers and extension API servers
+/// read it at their start.
+fn trust(pki: &ClusterPki) -> ConfigMap {
+    let data = [
+        ("client-ca-file", pki.cluster_ca.cert_pem()),
+        ("requestheader-client-ca-file", pki.front_proxy_ca.cert_pem()),
+        ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+        ("requestheader-username-headers", r#"["X-Remote-User"]"#),
+        ("requestheader-uid-headers", r#"["X-Remote-Uid"]"#),
+        ("requestheader-group-headers", r#"["X-Remote-Group"]"#),
+        ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+    ];
+    ConfigMap {
+        metadata: ObjectMeta { name: Some("extension-apiserver-authentication".to_owned()), ..ObjectMeta::default() },
+        data: Some(data.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        ..ConfigMap::default()
+    }
 }
 
 /// Nodes run service proxy and DNS under their own identity, so they may read what these read.

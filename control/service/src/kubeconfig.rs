@@ -3,16 +3,12 @@
 use crate::tenant::Tenant;
 use parking_lot::Mutex;
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 use timonel_pki::{Credential, Kubeconfig, KubeconfigEntry, PkiError};
-use timonel_runtime::Clock;
+use timonel_runtime::{Clock, replace_file};
 
-/// Owner may read and write, nobody else.
-const OWNER_ONLY: u32 = 0o600;
 /// The project whose clusters need no longer context name.
 const DEFAULT_PROJECT: &str = "default";
 
@@ -69,15 +65,7 @@ impl AdminKubeconfig {
     }
 
     fn put_as(&self, tenant: &Tenant, context: &str, own: Option<&str>) -> Result<(), KubeconfigError> {
-        let admin = tenant.pki.admin(self.clock.now())?;
-        let entry = KubeconfigEntry {
-            name: context.to_owned(),
-            server: own.unwrap_or(&self.server).to_owned(),
-            ca_pem: tenant.pki.cluster_ca.cert_pem().to_owned(),
-            tls_server_name: own.is_none().then(|| tenant.server_name.clone()),
-            credential: Credential::Certificate { cert_pem: admin.cert_pem, key_pem: admin.key_pem },
-            namespace: None,
-        };
+        let entry = entry(tenant, context, own.unwrap_or(&self.server), own.is_some(), self.clock.now())?;
         self.change(|file| file.set(&entry))
     }
 
@@ -91,14 +79,41 @@ impl AdminKubeconfig {
         };
         let mut file = Kubeconfig::parse(&old)?;
         change(&mut file);
-        let beside = self.path.with_extension("new");
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(&beside);
-        let text = file.to_yaml()?;
-        written
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&beside, &self.path))
-            .map_err(failed)
+        replace_file(&self.path, file.to_yaml()?.as_bytes()).map_err(failed)
     }
+}
+
+/// A way into a cluster with a fresh certificate of its administrator. On its `own` endpoint it needs no name.
+fn entry(
+    tenant: &Tenant,
+    context: &str,
+    server: &str,
+    own: bool,
+    now: jiff::Timestamp,
+) -> Result<KubeconfigEntry, PkiError> {
+    let admin = tenant.pki.admin(now)?;
+    Ok(KubeconfigEntry {
+        name: context.to_owned(),
+        server: server.to_owned(),
+        ca_pem: tenant.pki.cluster_ca.cert_pem().to_owned(),
+        tls_server_name: (!own).then(|| tenant.server_name.clone()),
+        credential: Credential::Certificate { cert_pem: admin.cert_pem, key_pem: admin.key_pem },
+        namespace: None,
+    })
+}
+
+/// A kubeconfig with that one context.
+pub(crate) fn single(
+    tenant: &Tenant,
+    context: &str,
+    server: &str,
+    own: bool,
+    now: jiff::Timestamp,
+) -> Result<String, PkiError> {
+    let mut file = Kubeconfig::parse("")?;
+    file.set(&entry(tenant, context, server, own, now)?);
+    file.set_current(context);
+    file.to_yaml()
 }
 
 /// Name of a cluster's context.

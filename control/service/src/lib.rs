@@ -6,6 +6,7 @@
 mod admin;
 mod bounds;
 mod config;
+mod credentials;
 mod directory;
 mod first;
 mod fleet;

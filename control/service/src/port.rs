@@ -7,6 +7,7 @@
 use crate::{
     admin::{self, Admin},
     bounds::{Pool, Slot},
+    credentials::{self, Credentials},
     directory::Directory,
     joining::Joining,
     tenant::Tenant,
@@ -37,6 +38,7 @@ pub(crate) struct Port {
     pub(crate) directory: Directory,
     pub(crate) joining: Joining,
     pub(crate) admin: Admin,
+    pub(crate) credentials: Credentials,
 }
 
 impl Port {
@@ -157,13 +159,19 @@ struct Door {
 #[async_trait]
 impl Front for Door {
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Request<Body>> {
-        match request.uri().path() {
-            JOIN_PATH => Ok(self.port.joining.answer(&self.tenant, request).await),
-            path if path.starts_with(admin::PREFIX) && Arc::ptr_eq(&self.tenant, self.port.directory.fleet()) => {
-                Ok(Box::pin(self.port.admin.answer(&self.tenant, self.caller.clone(), request)).await)
-            }
-            _ => Err(request),
+        let (path, directory) = (request.uri().path(), &self.port.directory);
+        if path == JOIN_PATH {
+            return Ok(self.port.joining.answer(&self.tenant, request).await);
         }
+        if !Arc::ptr_eq(&self.tenant, directory.fleet()) || !path.starts_with(admin::PREFIX) {
+            return Err(request);
+        }
+        if credentials::asked(path).is_none() {
+            return Ok(Box::pin(self.port.admin.answer(&self.tenant, self.caller.clone(), request)).await);
+        }
+        let (head, _) = request.into_parts();
+        let asked = credentials::asked(head.uri.path()).unwrap_or_default();
+        Ok(self.port.credentials.answer(directory, &self.caller, &head, asked).await)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     admin::Admin,
     config::ServiceConfig,
+    credentials::Credentials,
     directory::Directory,
     fleet::{self, Fleet, Stores},
     joining::Joining,
@@ -122,7 +123,7 @@ impl Service {
             fleet: client.clone(),
             machines: stores.machines(),
             verifier: config.verifier,
-            clock: config.clock,
+            clock: config.clock.clone(),
         };
         let admin = Admin {
             fleet: client.clone(),
@@ -134,7 +135,8 @@ impl Service {
             clock: shared.clock.clone(),
             entropy: shared.entropy.clone(),
         };
-        let port = Port { directory: directory.clone(), joining, admin };
+        let credentials = Credentials { fleet: client.clone(), clock: config.clock };
+        let port = Port { directory: directory.clone(), joining, admin, credentials };
         for listener in listeners {
             port.serve(listener, &tasks);
         }

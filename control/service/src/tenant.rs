@@ -107,6 +107,8 @@ pub(crate) struct TenantSpec {
 pub(crate) enum Part {
     /// All controllers.
     Controllers,
+    /// Those of certificate requests alone, where all others run elsewhere: the keys are here.
+    Certificates,
     /// The scheduler.
     Scheduler,
 }
@@ -178,7 +180,7 @@ impl Tenant {
         // Set once, right here; a second time is impossible.
         let _ = inside.0.set(Arc::downgrade(&tenant));
         if ranges.is_some() {
-            first::objects(&tenant.client("masters"), &tenant.settings.dns_address).await?;
+            first::objects(&tenant.client("masters"), &tenant.settings.dns_address, &tenant.pki).await?;
             first::keep_published(&tenant.api, tenant.client("masters"), &tenant.tasks);
         }
         Ok(tenant)
@@ -242,16 +244,18 @@ impl Tenant {
         }
         let Some(pods) = self.pods else { return };
         let scope = match part {
-            Part::Controllers => self.start_controllers(pods),
+            Part::Controllers => self.start_controllers(pods, false),
+            Part::Certificates => self.start_controllers(pods, true),
             Part::Scheduler => self.start_scheduler(),
         };
         self.parts.lock().insert(part, scope);
     }
 
-    fn start_controllers(&self, pods: Ipv4Net) -> Tasks {
+    fn start_controllers(&self, pods: Ipv4Net, only_certificates: bool) -> Tasks {
         let ca = self.pki.cluster_ca.cert_pem();
         let mut config = ControllersConfig::new(self.clock.clone(), self.entropy.clone(), &self.name, ca);
         config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: self.clock.clone() }));
+        config.only_certificates = only_certificates;
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
         let inner = scope.clone();

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(150);
 pub(crate) enum Ending {
     #[error("{0} not found")]
     NotFound(String),
+    #[error("{0}")]
+    Stopped(String),
     #[error("timed out after {seconds} s while waiting for {what}")]
     TimedOut { what: String, seconds: u64 },
 }
@@ -26,6 +28,7 @@ impl Ending {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::NotFound(_) => ExitCode::from(3),
+            Self::Stopped(_) => ExitCode::FAILURE,
             Self::TimedOut { .. } => ExitCode::from(4),
         }
     }
@@ -70,6 +73,8 @@ where
                 note(state.clone());
                 state
             }
+            // What will not get better is not waited for.
+            Err(error) if error.is::<Ending>() => return Err(error),
             Err(error) => format!("{error:#}"),
         };
         if Instant::now() > end {

@@ -15,8 +15,8 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use timonel_fleet::{
-    Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlane, Machine, NodePool, NodePoolSpec, Operation,
-    OperationPhase,
+    Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlane, KUBECONFIG_PATH, Machine, NodePool, NodePoolSpec,
+    Operation, OperationPhase,
 };
 use timonel_runtime::Clock;
 
@@ -146,27 +146,18 @@ async fn wait_ready(fleet: &Fleet, name: &str) -> anyhow::Result<Cluster> {
     client::wait(&format!("cluster {name:?} to be ready"), fleet.args.timeout, |_| {}, look).await
 }
 
-/// The one context of a cluster, as a kubeconfig of its own.
+/// The one context of a cluster, as a kubeconfig of its own, fresh from the service. The credential is printed because
+/// it was asked for: that is what the file is.
 async fn kubeconfig(fleet: &Fleet, name: &str) -> anyhow::Result<()> {
-    let cluster: Cluster = fleet.get(name).await?;
-    let project = cluster.metadata.namespace.unwrap_or_default();
-    let context = timonel_service::context(&project, name);
-    let path = config::data(&fleet.args.data).join("kubeconfig");
-    let mut file = kube::config::Kubeconfig::read_from(&path).with_context(|| path.display().to_string())?;
-    file.contexts.retain(|named| named.name == context);
-    file.clusters.retain(|named| named.name == context);
-    file.auth_infos.retain(|named| named.name == context);
-    if file.contexts.is_empty() {
-        bail!("cluster {name:?} is not ready yet: {} has no context {context}", path.display());
+    let path = format!("{KUBECONFIG_PATH}/{}/{name}", fleet.args.project);
+    let request = http::Request::get(&path).body(Vec::new()).context("name of project or cluster")?;
+    match fleet.client.request_text(request).await {
+        Ok(yaml) => print!("{yaml}"),
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Err(Ending::NotFound(format!("cluster {name:?}")).into());
+        }
+        Err(error) => return Err(plain(error)),
     }
-    file.current_context = Some(context);
-    // The credential is printed because it was asked for: that is what the file is.
-    let mut value = serde_json::to_value(&file)?;
-    let original = timonel_pki::Kubeconfig::parse(&std::fs::read_to_string(&path)?)?;
-    let original = serde_json::to_value(&original)?;
-    let users = original["users"].as_array().into_iter().flatten();
-    value["users"] = users.filter(|user| user["name"] == value["current-context"]).cloned().collect();
-    print!("{}", serde_saphyr::to_string(&value).context("YAML")?);
     Ok(())
 }
 

@@ -85,7 +85,8 @@ async fn start_server(args: &UpArgs, settings: &Settings) -> anyhow::Result<()> 
     }
     let look = || async {
         if running(data).is_none() {
-            bail!("the server ended; the end of {}:\n{}", log_path(data).display(), log_end(data));
+            let told = format!("the server ended; the end of {}:\n{}", log_path(data).display(), log_end(data));
+            return Err(client::Ending::Stopped(told).into());
         }
         let fleet = client::fleet(data).await?;
         fleet.apiserver_version().await?;

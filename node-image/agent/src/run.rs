@@ -4,7 +4,7 @@ use crate::{
     MachineArgs, cni, images,
     join::join,
     layout::Layout,
-    state::{self, Joined, replace},
+    state::{self, Joined},
     supervise::end_on_signal,
     tunnel,
 };
@@ -26,7 +26,7 @@ use timonel_dns::DnsConfig;
 use timonel_fleet::NodeSettings;
 use timonel_kubelet::{ImageThresholds, Kubelet, KubeletConfig};
 use timonel_proxy::{NodeView, ProxyConfig};
-use timonel_runtime::{Clock, Entropy, OnError, Tasks};
+use timonel_runtime::{Clock, Entropy, OnError, Tasks, chain, replace_file};
 use tokio::process::Command;
 
 /// First wait before joining is tried again; doubles up to the longest.
@@ -136,12 +136,6 @@ async fn join_until_in(args: &MachineArgs, layout: &Layout, clock: &Clock, tasks
     }
 }
 
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
-}
-
 async fn client(joined: &Joined) -> anyhow::Result<Client> {
     use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
     let name = "timonel".to_owned();
@@ -231,7 +225,7 @@ fn network(client: &Client, node: &str, layout: &Layout, tasks: &Tasks) {
             let Ok(node) = node else { continue };
             let range = node.spec.and_then(|spec| spec.pod_cidr).and_then(|range| range.parse::<Ipv4Net>().ok());
             if let Some(range) = range.filter(|range| written != Some(*range)) {
-                replace(&path, &serde_json::to_vec_pretty(&cni::config(range, &state))?)?;
+                replace_file(&path, &serde_json::to_vec_pretty(&cni::config(range, &state))?)?;
                 written = Some(range);
             }
         }

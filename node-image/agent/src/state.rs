@@ -1,16 +1,9 @@
 //! What a node keeps between starts: its settings, its certificate and key. Written whole or not at all.
 
 use crate::layout::Layout;
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io};
 use timonel_fleet::{JoinAnswer, NodeSettings};
-
-/// The key is for its owner only.
-const OWNER_ONLY: u32 = 0o600;
+use timonel_runtime::replace_file;
 
 /// A joined node.
 #[derive(Clone, Debug)]
@@ -72,17 +65,8 @@ pub(crate) fn save(layout: &Layout, joined: &Joined) -> io::Result<()> {
         address: joined.address.clone(),
         at: joined.at,
     };
-    replace(&folder.join("node.key"), joined.key.as_bytes())?;
-    replace(&folder.join("joined.json"), &serde_json::to_vec_pretty(&saved)?)
-}
-
-/// Writes beside and renames, so that a crash leaves the old file or the new one.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let beside: PathBuf = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(beside, path)
+    replace_file(&folder.join("node.key"), joined.key.as_bytes())?;
+    replace_file(&folder.join("joined.json"), &serde_json::to_vec_pretty(&saved)?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use crate::{
     MachineArgs,
     containerd::{self, Limits},
     layout::Layout,
-    state::replace,
 };
 use anyhow::Context;
 use std::{
@@ -16,7 +15,7 @@ use std::{
     process::Stdio,
     time::Duration,
 };
-use timonel_runtime::{OnError, Tasks};
+use timonel_runtime::{OnError, Tasks, replace_file};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
@@ -43,7 +42,7 @@ pub(crate) async fn supervise(args: &MachineArgs) -> anyhow::Result<()> {
     }
     let limits = Limits { restrict_oom_score: !oom_score_can_fall() };
     let config = containerd::config(&layout, &args.cni_bin, limits);
-    replace(&layout.containerd_config(), config.as_bytes()).context("writing containerd's configuration")?;
+    replace_file(&layout.containerd_config(), config.as_bytes()).context("writing containerd's configuration")?;
     let myself = std::env::current_exe().context("finding this program")?;
     let tasks = Tasks::root("supervise");
     let containerd = Service {

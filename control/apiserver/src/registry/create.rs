@@ -3,7 +3,7 @@
 use super::{
     call::{Call, read_body},
     commit::Put,
-    owners, paired,
+    owners, paired, requester,
 };
 use crate::{
     admission::Operation,
@@ -75,6 +75,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
     prepare_create(kind, &mut object, call.now);
     timonel_api::fill_always(call.view.scheme.schema(), call.view.storage.body, &mut object);
+    requester::stamp(call, &mut object);
     name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);

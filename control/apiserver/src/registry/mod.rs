@@ -18,6 +18,7 @@ mod owners;
 mod paired;
 mod patch;
 mod read;
+mod requester;
 mod resources;
 mod route;
 mod service_plan;

@@ -29,7 +29,7 @@ use std::{
 };
 use timonel_api::Scheme;
 use timonel_fleet::{Cluster, FINALIZER, Machine, NodePool, Operation};
-use timonel_runtime::{OnError, Tasks};
+use timonel_runtime::{OnError, Tasks, chain};
 use tokio::{sync::Notify, time::Instant};
 
 /// Without any news, look again after so long.
@@ -88,8 +88,8 @@ struct Memory {
 /// Why one action did not succeed.
 #[derive(Debug, thiserror::Error)]
 enum ActError {
-    #[error("fleet API")]
-    Api(#[from] kube::Error),
+    #[error("fleet API: {}", said(.0))]
+    Api(kube::Error),
     #[error("{0}")]
     Other(String),
 }
@@ -101,6 +101,20 @@ enum Done {
     Told,
     /// Something that no watch tells: look again at once.
     Silently,
+}
+
+impl From<kube::Error> for ActError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+/// What the API said, in its own words, or what kept it from saying anything.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => chain(error),
+    }
 }
 
 /// Runs until the fleet's tasks end.
@@ -134,7 +148,7 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
                 Ok(done) => again |= done == Done::Silently,
                 Err(error) => {
                     failed = true;
-                    tracing::warn!(error = %chain(&error), "fleet action failed; looking again");
+                    tracing::warn!(%error, "fleet action failed; looking again");
                 }
             }
         }
@@ -152,21 +166,6 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         };
         let _ = tokio::time::timeout(wait, news).await;
     }
-}
-
-/// An error with its causes on one line. An error of the API is its own message: what follows repeats it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut parts = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            parts.push(status.message.clone());
-            break;
-        }
-        parts.push(error.to_string());
-        next = error.source();
-    }
-    parts.join(": ")
 }
 
 fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> Store<K>
@@ -371,7 +370,12 @@ impl Fleet {
         let (uid, name, project) = names(cluster);
         let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
         let (wanted, leads) = (&cluster.spec.control_plane, memory.led);
-        tenant.run(Part::Controllers, leads && !wanted.without_controllers).await;
+        // Never both, for both write the same: what is to end ends first.
+        let without = wanted.without_controllers;
+        let parts = [(Part::Controllers, leads && !without), (Part::Certificates, leads && without)];
+        for (part, wanted) in if without { parts } else { [parts[1], parts[0]] } {
+            tenant.run(part, wanted).await;
+        }
         tenant.run(Part::Scheduler, leads && !wanted.without_scheduler).await;
         let Some(cloud) = &self.cloud else { return Ok(Done::Silently) };
         if !leads {

@@ -157,3 +157,35 @@ async fn the_service_kubernetes_is_put_back() {
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(version().await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubeconfig_comes_from_the_service_to_those_who_may() {
+    let world = World::start().await;
+    let status = world.create("a", ClusterSpec::default()).await;
+    let fleet = world.fleet().await;
+    let ask = |client: kube::Client, path: &'static str| async move {
+        client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await
+    };
+    let yaml = ask(fleet.clone(), "/timonel/v1/kubeconfig/default/a").await.unwrap();
+    let file = kube::config::Kubeconfig::from_yaml(&yaml).unwrap();
+    assert_eq!(file.current_context.as_deref(), Some("timonel-a"));
+    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
+    assert_eq!(config.cluster_url, format!("{}/", status.endpoint).parse::<http::Uri>().unwrap());
+    let namespaces: Api<Namespace> = Api::all(kube::Client::try_from(config).unwrap());
+    namespaces.get("default").await.unwrap();
+    let refused = |error: kube::Error| match error {
+        kube::Error::Api(status) => status.code,
+        error => panic!("{error}"),
+    };
+    let missing = ask(fleet, "/timonel/v1/kubeconfig/default/none").await.unwrap_err();
+    assert_eq!(refused(missing), 404);
+    // Without a certificate nobody is known; in a cluster the path is nothing special.
+    let mut config = world.config("a").await;
+    config.auth_info = Default::default();
+    config.accept_invalid_certs = true;
+    config.cluster_url = format!("https://{}", world.shared()).parse().unwrap();
+    let nobody = kube::Client::try_from(config).unwrap();
+    assert!([401, 403].contains(&refused(ask(nobody, "/timonel/v1/kubeconfig/default/a").await.unwrap_err())));
+    let inside = world.client("a").await;
+    assert_eq!(refused(ask(inside, "/timonel/v1/kubeconfig/default/a").await.unwrap_err()), 404);
+}

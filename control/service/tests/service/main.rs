@@ -2,6 +2,7 @@
 //! left out, and that clusters know nothing of one another. Needs no root.
 
 mod bad_days;
+mod clock;
 mod endpoint;
 mod isolation;
 mod support;

@@ -89,6 +89,13 @@ impl World {
         Client::try_from(self.config(cluster).await).expect("a client")
     }
 
+    /// The administrator's client of the fleet, over its port.
+    pub(crate) async fn fleet(&self) -> Client {
+        let options = KubeConfigOptions { context: Some("timonel".into()), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(self.kubeconfig(), &options).await.expect("the fleet's context");
+        Client::try_from(config).expect("a client")
+    }
+
     /// The port that all clusters share.
     pub(crate) fn shared(&self) -> SocketAddr {
         self.service.addresses()[0]
