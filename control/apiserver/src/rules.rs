@@ -10,20 +10,35 @@ pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut 
 }
 
 /// Judges a new object.
-pub(crate) fn validate_create(view: &View, object: &Value) -> FieldErrors {
+pub(crate) fn validate_create(view: &View, object: &Value, warn: impl FnMut(String)) -> FieldErrors {
     let mut errors = timonel_api::validate_create(view.kind(), object);
     if let Some(custom) = &view.custom {
-        custom.validate_create(object, &mut errors);
+        custom.validate_create(object, &mut errors).into_iter().for_each(warn);
+    } else if errors.is_empty() && crate::custom::is_definition(view) {
+        crate::custom::check_rules(object, None, &mut errors);
     }
     errors
 }
 
 /// Judges a changed object by the part that was changed.
-pub(crate) fn validate_update(part: Part, view: &View, new: &Value, old: &Value) -> FieldErrors {
+pub(crate) fn validate_update(
+    part: Part,
+    view: &View,
+    new: &Value,
+    old: &Value,
+    warn: impl FnMut(String),
+) -> FieldErrors {
     let kind = view.kind();
     if let Some(custom) = &view.custom {
         let mut errors = timonel_api::validate_update(kind, new, old);
-        custom.validate_update(part, new, old, &mut errors);
+        custom.validate_update(part, new, old, &mut errors).into_iter().for_each(warn);
+        return errors;
+    }
+    if part == Part::Main && crate::custom::is_definition(view) {
+        let mut errors = timonel_api::validate_update(kind, new, old);
+        if errors.is_empty() {
+            crate::custom::check_rules(new, Some(old), &mut errors);
+        }
         return errors;
     }
     match part {

@@ -30,7 +30,7 @@ pub use error::{CompileError, CompileErrors, EvalError};
 pub use escape::{escape, unescape};
 pub use estimate::CostEstimate;
 pub use extension::{Authorizer, Check, Decision, Extension, ResourceCheck};
-pub use openapi::{object_meta_at_root, type_of_openapi};
+pub use openapi::{object_meta_at_root, smallest_of_openapi, type_of_openapi};
 pub use program::{Bindings, Budget, PER_CALL_LIMIT, Program, RUNTIME_BUDGET, compile};
 pub use types::{ListSemantics, ListType, ObjectType, Type};
 pub use value::{Fields, List, Map, MapKey, Reading, Text, Val};

@@ -27,6 +27,12 @@ pub fn type_of_openapi(schema: &Value, resource_root: bool) -> Option<Type> {
     made(schema, resource_root, MAX_DEPTH).map(|made| made.ty)
 }
 
+/// Bytes of the smallest value of a schema in JSON; `None` when expressions do not see it.
+#[must_use]
+pub fn smallest_of_openapi(schema: &Value, resource_root: bool) -> Option<u64> {
+    made(schema, resource_root, MAX_DEPTH).map(|made| made.smallest)
+}
+
 /// The members that every object's root has for expressions, whatever its schema says.
 #[must_use]
 pub fn object_meta_at_root() -> Vec<(CompactString, Type)> {

@@ -14,17 +14,20 @@ pub use status::{
     prepare_definition, release, settle,
 };
 
-use crate::structural::type_name;
+use crate::structural::{fnv, type_name};
 use crate::table::Printer;
-use crate::{CompileError, Gvk, Key, Resource, Scheme, Structural, Subresource, Value, Verb, scheme::GroupResource};
+use crate::{
+    CompileError, Gvk, Key, Limits, Resource, Scheme, Structural, Subresource, Value, Verb, decode_json_untyped,
+    encode_json, scheme::GroupResource,
+};
 
 /// What a definition declares, ready to be served.
 #[derive(Debug)]
 pub struct Definition {
     /// The definition's name: `plural.group`.
     pub name: Key,
-    /// The UID of the definition that this was compiled from.
-    pub uid: Key,
+    /// What it was compiled from, see [`identity`].
+    pub identity: u64,
     /// All versions, served or not, in the order of discovery.
     pub versions: Vec<Version>,
     /// The place of the version that objects are stored in.
@@ -60,8 +63,8 @@ pub struct Version {
     pub served: bool,
     /// The compiled schema.
     pub structural: Arc<Structural>,
-    /// The schema as declared, for OpenAPI.
-    pub schema: Value,
+    /// The schema as declared, as JSON: read again where it is told.
+    declared: Box<[u8]>,
     /// How objects are shown as rows.
     pub printer: Printer,
     /// Where the number of replicas is, when there is a `scale` subresource.
@@ -83,6 +86,14 @@ pub struct ScalePaths {
     pub selector: Vec<Key>,
 }
 
+impl Version {
+    /// The schema as declared.
+    #[must_use]
+    pub fn schema(&self) -> Value {
+        decode_json_untyped(&self.declared, &Limits { bytes: usize::MAX, ..Limits::default() }).unwrap_or_default()
+    }
+}
+
 impl Definition {
     /// Compiles a definition; names are those that it was accepted with.
     ///
@@ -91,24 +102,28 @@ impl Definition {
     pub fn compile(base: &Arc<Scheme>, crd: &Value) -> Result<Self, CompileError> {
         let mut declared: Vec<&Value> = crd.list_at(&["spec", "versions"]).iter().collect();
         declared.sort_by_key(|version| std::cmp::Reverse(version_order(version.str_at(&["name"]))));
+        if declared.is_empty() {
+            return Err(CompileError::NoVersion);
+        }
         let terminating = is_terminating(crd);
         let mut builder = base.layer();
         let mut compiled = Vec::with_capacity(declared.len());
         for version in &declared {
-            let schema = version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_else(Value::object);
-            let structural = Arc::new(Structural::compile(&schema)?);
+            let empty = Value::object();
+            let schema = version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&empty);
+            let structural = Arc::new(Structural::compile(schema)?);
             let resource = resource(crd, version, terminating);
             let name = type_name(&resource.group, &resource.version, &resource.kind);
             let (body, list) = structural.declare(builder.schema(), &name);
             let resource = Resource { body, list_body: Some(list), ..resource };
             builder.add_resource(resource.clone());
-            compiled.push((Arc::new(resource), structural, schema));
+            compiled.push((Arc::new(resource), structural, encode_json(schema).into_boxed_slice()));
         }
-        let versions = compiled.into_iter().zip(&declared).map(|((resource, structural, schema), version)| Version {
+        let versions = compiled.into_iter().zip(&declared).map(|((resource, structural, declared), version)| Version {
             warning: warning(&resource, version),
             resource,
             structural,
-            schema,
+            declared,
             served: version.bool_at(&["served"]) == Some(true),
             printer: Printer::custom(version.list_at(&["additionalPrinterColumns"]))
                 .unwrap_or_else(|_| Printer::custom(&[]).expect("the default columns read")),
@@ -117,7 +132,7 @@ impl Definition {
         });
         Ok(Self {
             name: crd.str_at(&["metadata", "name"]).into(),
-            uid: crd.str_at(&["metadata", "uid"]).into(),
+            identity: identity(crd),
             versions: versions.collect(),
             storage: declared.iter().position(|version| version.bool_at(&["storage"]) == Some(true)).unwrap_or(0),
             conversion: conversion(crd),
@@ -282,6 +297,45 @@ pub fn version_order(version: &str) -> (u8, u64, u64, std::cmp::Reverse<Key>) {
     };
     let (stage, major, minor) = parsed().unwrap_or((0, 0, 0));
     (stage, major, minor, std::cmp::Reverse(version.into()))
+}
+
+/// A number that changes with whatever a definition compiles from: a change of labels or conditions leaves it.
+#[must_use]
+pub fn identity(crd: &Value) -> u64 {
+    let empty = Value::Null;
+    let parts = [crd.get("spec"), crd.at(&["status", "acceptedNames"]), crd.at(&["metadata", "uid"])];
+    let mut hash = fnv(0, &[u8::from(is_terminating(crd))]);
+    for part in parts {
+        hash = fnv(hash, &encode_json(part.unwrap_or(&empty)));
+    }
+    hash
+}
+
+/// What others need to know of a definition: all but its schemas, which are large.
+#[must_use]
+pub fn brief(crd: &Value) -> Value {
+    let mut brief = Value::object();
+    for path in [
+        &["metadata", "name"][..],
+        &["metadata", "deletionTimestamp"],
+        &["metadata", "finalizers"],
+        &["spec", "group"],
+        &["spec", "names"],
+        &["status"],
+    ] {
+        if let Some(value) = crd.at(path) {
+            brief.set_at(path, value.clone());
+        }
+    }
+    let versions = crd.list_at(&["spec", "versions"]).iter().map(|version| {
+        let mut brief = Value::object();
+        for name in ["name", "served", "storage"] {
+            brief.set_at(&[name], version.get(name).cloned().unwrap_or_default());
+        }
+        brief
+    });
+    brief.set_at(&["spec", "versions"], versions.collect::<Vec<Value>>());
+    brief
 }
 
 #[cfg(test)]

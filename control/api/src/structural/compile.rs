@@ -13,6 +13,9 @@ pub enum CompileError {
     /// Levels beyond the bound.
     #[error("the schema is deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// A definition that defines nothing.
+    #[error("the definition has no version")]
+    NoVersion,
 }
 
 pub(super) fn root(schema: &Value) -> Result<Node, CompileError> {
@@ -25,11 +28,13 @@ pub(super) fn root(schema: &Value) -> Result<Node, CompileError> {
 pub(super) fn fingerprint(schema: &Value) -> String {
     // FNV-1a over the canonical text: it names forms of stored objects, nothing hostile gains by a collision but
     // a stale default on its own objects.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in encode_json(schema) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    }
-    format!("{hash:016x}")
+    format!("{:016x}", fnv(0, &encode_json(schema)))
+}
+
+/// FNV-1a, going on from `hash`.
+pub(crate) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    let start = hash ^ 0xcbf2_9ce4_8422_2325;
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn truth(schema: &Value, name: &str) -> bool {

@@ -16,6 +16,7 @@ mod types;
 mod validate;
 
 pub use compile::CompileError;
+pub(crate) use compile::fnv;
 pub use node::{Additional, Limits as ValueLimits, ListType, Node, Rule, ScalarType};
 pub(crate) use pattern::problem_of_pattern;
 pub(crate) use prune::{Mode, child_of, is_envelope};

@@ -1,7 +1,7 @@
 //! The end of a definition: its objects are deleted, and when the last is gone, so is the definition. Also
 //! names that another definition set free.
 
-use super::definitions_resource;
+use super::{Served, definitions_resource};
 use crate::{
     ApiServer, Body, Caller,
     cache::{Entry, Selection, Slot, Trigger, WatchStart},
@@ -14,6 +14,7 @@ use futures::{
 };
 use http_body_util::BodyExt;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -39,16 +40,16 @@ fn everything() -> Selection {
 }
 
 /// Starts what the definitions in the cache ask for; each definition has at most one task.
-pub(super) fn look(server: &Arc<ApiServer>, entries: &[Arc<Entry>]) {
-    for entry in entries {
-        let crd = entry.decoded();
+pub(super) fn look(server: &Arc<ApiServer>, served: &BTreeMap<Key, Arc<Served>>) {
+    for (name, one) in served {
+        let crd = one.brief();
         let ends = !crd.str_at(&["metadata", "deletionTimestamp"]).is_empty()
             && crd.list_at(&["metadata", "finalizers"]).iter().any(|name| name.as_str() == Some(CLEANUP_FINALIZER));
-        let waits = !ends && names_came_free(&crd, entries);
+        let waits = !ends && names_came_free(crd, served);
         if !ends && !waits {
             continue;
         }
-        let name = Key::from(entry.name());
+        let name = name.clone();
         if !server.settling.lock().insert(name.clone()) {
             continue;
         }
@@ -66,14 +67,13 @@ pub(super) fn look(server: &Arc<ApiServer>, entries: &[Arc<Entry>]) {
 }
 
 /// Whether a definition that lacks names would get more of them.
-fn names_came_free(crd: &Value, entries: &[Arc<Entry>]) -> bool {
+fn names_came_free(crd: &Value, served: &BTreeMap<Key, Arc<Served>>) -> bool {
     let lacks = definition::condition(crd, "NamesAccepted").is_some_and(|one| one.str_at(&["status"]) == "False");
     if !lacks {
         return false;
     }
-    let others: Vec<Arc<Value>> = entries.iter().map(|entry| entry.decoded()).collect();
     let mut settled = crd.clone();
-    definition::settle(&mut settled, others.iter().map(|other| &**other), jiff::Timestamp::UNIX_EPOCH);
+    definition::settle(&mut settled, served.values().map(|other| other.brief()), jiff::Timestamp::UNIX_EPOCH);
     settled.at(&["status", "acceptedNames"]) != crd.at(&["status", "acceptedNames"])
 }
 
@@ -134,8 +134,8 @@ struct Objects {
 impl Objects {
     fn of(server: &Weak<ApiServer>, name: &str) -> Option<Self> {
         let server = server.upgrade()?;
-        let entry = server.cache.slot(&definitions_resource()).get("", name)?;
-        let crd = entry.decoded();
+        let served = server.resources.load().served().get(name)?.clone();
+        let crd = served.brief();
         let (group, plural) = (crd.str_at(&["spec", "group"]), crd.str_at(&["spec", "names", "plural"]));
         let versions = crd.list_at(&["spec", "versions"]);
         let served = versions.iter().find(|version| version.bool_at(&["served"]) == Some(true))?;
@@ -158,7 +158,7 @@ fn path_of(name: &str) -> String {
 
 fn definition_of(server: &Weak<ApiServer>, name: &str) -> Option<Value> {
     let entry = server.upgrade()?.cache.slot(&definitions_resource()).get("", name)?;
-    let mut crd = Value::clone(&entry.decoded());
+    let mut crd = entry.decode().ok()?;
     crd.set_at(&["apiVersion"], "apiextensions.k8s.io/v1");
     crd.set_at(&["kind"], "CustomResourceDefinition");
     Some(crd)

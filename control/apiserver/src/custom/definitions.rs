@@ -1,12 +1,8 @@
 //! What the server adds to definitions as they are written: stored versions, accepted names, conditions.
 
 use super::definitions_resource;
-use crate::{
-    cache::{Selection, Trigger},
-    registry::{Call, View},
-};
+use crate::registry::{Call, View};
 use jiff::Timestamp;
-use std::sync::Arc;
 use timonel_api::{
     Value,
     definition::{CLEANUP_FINALIZER, InstanceRemoval, mark_terminating, prepare_definition, settle},
@@ -18,9 +14,8 @@ pub(crate) fn is_definition(view: &View) -> bool {
 }
 
 fn settled(call: &Call<'_>, object: &mut Value) {
-    let entries = call.view.slot.list(&Selection { trigger: Trigger::All, predicate: None });
-    let others: Vec<Arc<Value>> = entries.iter().map(|entry| entry.decoded()).collect();
-    settle(object, others.iter().map(|other| &**other), call.now);
+    let resources = call.server.resources.load();
+    settle(object, resources.served().values().map(|other| other.brief()), call.now);
 }
 
 /// A new definition.

@@ -6,9 +6,11 @@
 
 mod cleanup;
 mod definitions;
+mod rules;
 mod served;
 mod view;
 
 pub(crate) use definitions::{is_definition, on_create, on_delete, on_update};
+pub(crate) use rules::check as check_rules;
 pub(crate) use served::{Served, definitions_resource, start};
 pub(crate) use view::Custom;

@@ -10,35 +10,36 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Weak, atomic::Ordering},
 };
-use timonel_api::{GroupResource, Key, definition};
+use timonel_api::{
+    GroupResource, Key, Value,
+    definition::{self, Definition},
+};
 use timonel_store::Revision;
 
-/// One definition with its views.
+/// One definition, with its views when it is served.
 #[derive(Debug)]
 pub(crate) struct Served {
     revision: Revision,
-    definition: Arc<definition::Definition>,
+    /// The definition without its schemas.
+    brief: Value,
+    definition: Option<Arc<Definition>>,
     views: Vec<Arc<View>>,
 }
 
 impl Served {
     /// The group.
     pub(crate) fn group(&self) -> &str {
-        &self.definition.stored().resource.group
+        self.brief.str_at(&["spec", "group"])
+    }
+
+    /// The definition without its schemas.
+    pub(crate) fn brief(&self) -> &Value {
+        &self.brief
     }
 
     /// The versions that are served.
     pub(crate) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
         self.views.iter()
-    }
-
-    /// The compiled definition.
-    pub(crate) fn definition(&self) -> &Arc<definition::Definition> {
-        &self.definition
-    }
-
-    fn storage(&self) -> &GroupResource {
-        &self.definition.stored().resource.storage
     }
 }
 
@@ -71,37 +72,50 @@ pub(crate) fn refresh(server: &Arc<ApiServer>) {
     }
     let same = served.len() == known.served().len()
         && served.iter().all(|(name, one)| known.served().get(name).is_some_and(|other| Arc::ptr_eq(one, other)));
-    if !same {
-        server.resources.store(Arc::new(known.with(served.clone())));
-        for (name, old) in known.served() {
-            match served.get(name) {
-                None => server.cache.forget(old.storage()),
-                // Clients list again, and see the objects by the new definition.
-                Some(new) if !Arc::ptr_eq(old.definition(), new.definition()) => {
-                    server.cache.slot(old.storage()).end_watches();
-                }
-                Some(_) => {}
+    if same {
+        return;
+    }
+    server.resources.store(Arc::new(known.with(served.clone())));
+    for (name, old) in known.served() {
+        let Some(definition) = &old.definition else { continue };
+        let storage = &definition.stored().resource.storage;
+        match served.get(name).map(|new| &new.definition) {
+            None => server.cache.forget(storage),
+            // Clients list again, and see the objects by the new definition.
+            Some(new) if !new.as_ref().is_some_and(|new| Arc::ptr_eq(definition, new)) => {
+                server.cache.slot(storage).end_watches();
             }
+            Some(_) => {}
         }
     }
-    cleanup::look(server, &entries);
+    cleanup::look(server, &served);
 }
 
-/// The served form of one definition: the known one as long as nothing changed that matters.
+/// What there is to know of one definition: the known as long as nothing changed that matters.
 fn serve(server: &ApiServer, known: Option<&Arc<Served>>, entry: &Entry) -> Option<Arc<Served>> {
     if let Some(known) = known.filter(|known| known.revision == entry.revision) {
         return Some(known.clone());
     }
-    let crd = entry.decoded();
+    let crd = entry.decode().ok()?;
+    let mut served =
+        Served { revision: entry.revision, brief: definition::brief(&crd), definition: None, views: Vec::new() };
     if !definition::is_established(&crd) {
-        return None;
+        return Some(Arc::new(served));
+    }
+    let identity = definition::identity(&crd);
+    if let Some((known, old)) = known.and_then(|known| Some((known, known.definition.as_ref()?)))
+        && old.identity == identity
+    {
+        served.definition = Some(old.clone());
+        served.views = known.views.clone();
+        return Some(Arc::new(served));
     }
     let base = server.resources.load().base().clone();
-    let compiled = match definition::Definition::compile(&base, &crd) {
+    let compiled = match Definition::compile(&base, &crd) {
         Ok(compiled) => Arc::new(compiled),
         Err(error) => {
             tracing::warn!(definition = entry.name(), %error, "a definition cannot be served");
-            return None;
+            return Some(Arc::new(served));
         }
     };
     let slot = server.cache.slot(&compiled.stored().resource.storage);
@@ -109,5 +123,7 @@ fn serve(server: &ApiServer, known: Option<&Arc<Served>>, entry: &Entry) -> Opti
         let id = server.next_view.fetch_add(1, Ordering::Relaxed);
         Arc::new(View::custom(Custom::new(&compiled, at), slot.clone(), id))
     });
-    Some(Arc::new(Served { revision: entry.revision, views: views.collect(), definition: compiled }))
+    served.views = views.collect();
+    served.definition = Some(compiled);
+    Some(Arc::new(served))
 }

@@ -1,11 +1,12 @@
 //! One version of a custom resource as the registry needs it: forms, columns, judging.
 
+use super::rules::{Rules, is_blocked};
 use crate::{
     cache::{Columns, CustomColumns, encode},
     registry::Part,
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use timonel_api::{
     FieldErrors, Path, Value,
     definition::{Definition, ScalePaths, Version},
@@ -20,6 +21,8 @@ pub(crate) struct Custom {
     pub(crate) form: String,
     /// The columns of stored objects, in the form of the stored version.
     pub(crate) columns: Columns,
+    /// Rules in CEL, compiled when the first object is judged.
+    rules: Arc<OnceLock<Option<Rules>>>,
 }
 
 /// Names a version and its schema.
@@ -39,6 +42,7 @@ impl Custom {
             columns: Columns::Custom(Arc::new(columns)),
             definition: definition.clone(),
             at,
+            rules: Arc::default(),
         }
     }
 
@@ -71,16 +75,23 @@ impl Custom {
         encode(&object, &self.columns)
     }
 
-    /// Judges a new object.
-    pub(crate) fn validate_create(&self, object: &Value, errors: &mut FieldErrors) {
+    /// Judges a new object; warnings come back.
+    pub(crate) fn validate_create(&self, object: &Value, errors: &mut FieldErrors) -> Vec<String> {
         self.version().structural.validate(object, None, errors);
         if let Some(paths) = &self.version().scale {
             check_scale(paths, object, true, errors);
         }
+        self.judge(object, None, errors)
     }
 
-    /// Judges a changed object.
-    pub(crate) fn validate_update(&self, part: Part, new: &Value, old: &Value, errors: &mut FieldErrors) {
+    /// Judges a changed object; warnings come back.
+    pub(crate) fn validate_update(
+        &self,
+        part: Part,
+        new: &Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+    ) -> Vec<String> {
         let structural = &self.version().structural;
         if part == Part::Status {
             structural.validate_status(new, old, errors);
@@ -90,6 +101,16 @@ impl Custom {
         if let Some(paths) = &self.version().scale {
             check_scale(paths, new, part != Part::Status, errors);
         }
+        self.judge(new, Some(old), errors)
+    }
+
+    fn judge(&self, object: &Value, old: Option<&Value>, errors: &mut FieldErrors) -> Vec<String> {
+        let version = self.version();
+        if !version.structural.root().has_rules() || is_blocked(errors) {
+            return Vec::new();
+        }
+        let rules = self.rules.get_or_init(|| Rules::of(&version.schema()));
+        rules.as_ref().map(|rules| rules.judge(object, old, errors)).unwrap_or_default()
     }
 }
 

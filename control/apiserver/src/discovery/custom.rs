@@ -123,7 +123,7 @@ fn envelope(schema: &mut Json, dialect: Dialect, metadata: bool) {
 }
 
 fn object(version: &Version, dialect: Dialect) -> Json {
-    let declared = Json::from(&version.schema);
+    let declared = Json::from(&version.schema());
     if dialect == Dialect::V2 && flag(&declared, "x-kubernetes-preserve-unknown-fields") {
         // With any property listed, clients would take all others for unknown.
         return json!({"type": "object"});

@@ -139,7 +139,7 @@ pub(super) fn mutate(
 
 fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_create(&call.view, object);
+    let errors = rules::validate_create(&call.view, object, |warning| call.warn(warning));
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, name, &errors));
     }

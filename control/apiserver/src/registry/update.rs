@@ -257,7 +257,7 @@ fn keep_identity(new: &mut Value, old: &Value) {
 
 fn judge(call: &Call<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_update(part, &call.view, new, old);
+    let errors = rules::validate_update(part, &call.view, new, old, |warning| call.warn(warning));
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &call.info.name, &errors));
     }

@@ -209,3 +209,135 @@ async fn discovery_tells_of_it() {
     assert_eq!(group["versions"][0]["resources"][0]["resource"], "crontabs");
     assert_eq!(world.get("/apis/stable.example.com").await.expect(200)["preferredVersion"]["version"], "v1");
 }
+
+fn ruled(rules: Json) -> Json {
+    let mut crd = definition();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] = rules;
+    crd
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_in_cel_are_kept() {
+    let world = world().await;
+    let rules = json!([
+        {"rule": "self.replicas < 5 || has(self.image)", "messageExpression": "self.replicas > 5 ? 'too many' : 'some'"},
+        {"rule": "!has(oldSelf.image) || self.image == oldSelf.image", "message": "image stays", "reason": "FieldValueForbidden",
+            "fieldPath": ".image"},
+    ]);
+    world.post(DEFINITIONS, ruled(rules)).await.expect(201);
+    let refused = world.post(TABS, tab("a", json!({"cronSpec": "* * * * *", "replicas": 6}))).await;
+    assert_eq!(refused.code, 422, "{}", refused.text);
+    assert!(refused.message().ends_with("is invalid: spec: Invalid value: too many"), "{}", refused.message());
+    world.post(TABS, tab("a", json!({"cronSpec": "* * * * *", "replicas": 6, "image": "x"}))).await.expect(201);
+    let refused = world.patch(&format!("{TABS}/a"), "merge", json!({"spec": {"image": "y"}})).await;
+    assert!(refused.message().ends_with("is invalid: spec.image: Forbidden: image stays"), "{}", refused.message());
+    world.patch(&format!("{TABS}/a"), "merge", json!({"spec": {"replicas": 7}})).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_checked_when_a_definition_is_written() {
+    let world = world().await;
+    for (rule, expected) in [
+        (json!({"rule": "self.nothing == 1"}), "undefined field 'nothing'"),
+        (json!({"rule": "self.replicas"}), "cel expression must evaluate to a bool"),
+        (json!({"rule": "self = 1"}), "Syntax error"),
+        (
+            json!({"rule": "self.ports.all(x, self.ports.all(y, self.ports.all(z, x.port == y.port && y.port == z.port)))"}),
+            "exceeds budget",
+        ),
+        (json!({"rule": "true", "messageExpression": "1"}), "messageExpression must evaluate to a string"),
+    ] {
+        let answer = world.post(DEFINITIONS, ruled(json!([rule]))).await;
+        assert_eq!(answer.code, 422, "{rule}: {}", answer.text);
+        assert!(answer.message().contains(expected), "{rule}: {}", answer.message());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_wrong_already_may_stay() {
+    let world = with_definition().await;
+    world.post(TABS, tab("a", json!({"cronSpec": "* * * * *", "image": "long-name", "replicas": 9}))).await.expect(201);
+    let mut crd = world.get(&format!("{DEFINITIONS}/crontabs.stable.example.com")).await.expect(200);
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"]["image"]["maxLength"] = 4.into();
+    spec["properties"]["replicas"]["x-kubernetes-validations"] = json!([{"rule": "self < 5"}]);
+    world.put(&format!("{DEFINITIONS}/crontabs.stable.example.com"), crd).await.expect(200);
+    let patched = world.patch(&format!("{TABS}/a"), "merge", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(patched.code, 200, "{}", patched.text);
+    assert!(patched.headers.contains_key("warning"), "{:?} {}", patched.headers, patched.text);
+    assert!(patched.headers["warning"].to_str().unwrap().contains("failed rule: self < 5"), "{:?}", patched.headers);
+    patched.expect(200);
+    let refused =
+        world.patch(&format!("{TABS}/a"), "merge", json!({"spec": {"image": "other-name", "replicas": 8}})).await;
+    assert!(refused.message().contains("spec.image: Too long"), "{}", refused.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_definition_shows_in_old_objects() {
+    let world = with_definition().await;
+    world.post(TABS, tab("a", json!({"cronSpec": "* * * * *", "image": "i"}))).await.expect(201);
+    let mut crd = world.get(&format!("{DEFINITIONS}/crontabs.stable.example.com")).await.expect(200);
+    let properties = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    properties["color"] = json!({"type": "string", "default": "red"});
+    properties.as_object_mut().unwrap().remove("image");
+    crd["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
+    world.put(&format!("{DEFINITIONS}/crontabs.stable.example.com"), crd).await.expect(200);
+    let object = world.get(&format!("{TABS}/a")).await.expect(200);
+    assert_eq!(object["spec"], json!({"color": "red", "cronSpec": "* * * * *", "replicas": 1}));
+    let listed = world.get(TABS).await.expect(200);
+    assert_eq!(listed["items"][0], object);
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_share_their_objects() {
+    let world = world().await;
+    let mut crd = definition();
+    let mut second = crd["spec"]["versions"][0].clone();
+    second["name"] = "v2".into();
+    second["storage"] = false.into();
+    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["extra"] =
+        json!({"type": "string", "default": "e"});
+    crd["spec"]["versions"].as_array_mut().unwrap().push(second);
+    world.post(DEFINITIONS, crd).await.expect(201);
+    let old = TABS.to_owned();
+    let new = TABS.replace("/v1/", "/v2/");
+    world.post(&old, tab("a", json!({"cronSpec": "* * * * *"}))).await.expect(201);
+    let seen = world.get(&format!("{new}/a")).await.expect(200);
+    assert_eq!((&seen["apiVersion"], &seen["spec"]["extra"]), (&json!("stable.example.com/v2"), &json!("e")));
+    let mut other = tab("b", json!({"cronSpec": "* * * * *", "extra": "x"}));
+    other["apiVersion"] = "stable.example.com/v2".into();
+    world.post(&new, other).await.expect(201);
+    let seen = world.get(&format!("{old}/b")).await.expect(200);
+    assert_eq!(seen["spec"], json!({"cronSpec": "* * * * *", "replicas": 1}), "stored in the version of storage");
+    let names = world.get("/apis").await.expect(200);
+    let group = names["groups"].as_array().unwrap().last().unwrap();
+    assert_eq!(group["preferredVersion"]["version"], "v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_can_explain_and_apply() {
+    let world = with_definition().await;
+    let index = world.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+    let document = world.get(url).await.expect(200);
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(schema["properties"]["spec"]["properties"]["replicas"]["default"], 1);
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert!(
+        document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/scale"]["get"]
+            .is_object()
+    );
+    let second = world.get("/openapi/v2").await.expect(200);
+    assert!(second["definitions"]["com.example.stable.v1.CronTabList"].is_object());
+    let apply = |object: Json, manager: &str| {
+        let path = format!("{TABS}/a?fieldManager={manager}");
+        let body = object.to_string();
+        let world = &world;
+        async move { world.send("PATCH", &path, &[("content-type", "application/apply-patch+yaml")], body).await }
+    };
+    let ports = |port: u16| json!({"cronSpec": "* * * * *", "ports": [{"port": port, "name": "n"}]});
+    apply(tab("a", ports(1)), "one").await.expect(201);
+    let both = apply(tab("a", json!({"ports": [{"port": 2}]})), "two").await.expect(200);
+    assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 2, "lists merge by their keys");
+    assert_eq!(apply(tab("a", json!({"cronSpec": "1 * * * *"})), "two").await.code, 409);
+}
