@@ -329,7 +329,7 @@ fn defaults(schema: &Value, path: &Path<'_>, depth: usize, errors: &mut FieldErr
     {
         let place = path.child("default");
         let mut pruned = default.clone();
-        compiled.prune(&mut pruned);
+        compiled.prune_value(&mut pruned);
         if pruned != *default {
             errors.invalid(&place, default.clone(), "must not have unknown fields");
         }

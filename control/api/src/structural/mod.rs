@@ -54,9 +54,14 @@ impl Structural {
         &self.fingerprint
     }
 
-    /// Takes out what the schema does not know; metadata is left alone.
+    /// Takes out of an object what the schema does not know; `apiVersion`, `kind` and `metadata` are left alone.
     pub fn prune(&self, object: &mut Value) {
-        prune::prune(&self.root, object);
+        prune::prune_object(&self.root, object);
+    }
+
+    /// Takes out of any value what the schema does not know.
+    pub(crate) fn prune_value(&self, value: &mut Value) {
+        prune::prune(&self.root, value);
     }
 
     /// Fills in defaults, and takes out nulls where none are allowed.

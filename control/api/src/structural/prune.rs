@@ -57,30 +57,37 @@ pub(crate) fn is_envelope(name: &str) -> bool {
     matches!(name, "apiVersion" | "kind" | "metadata")
 }
 
-/// Prunes a tree below `node`; the envelope of embedded objects stays as it is.
-pub(super) fn prune(node: &Node, value: &mut Value) {
-    walk(Mode::of(node), value);
+/// Prunes a whole object; its envelope and those of embedded objects stay as they are.
+pub(super) fn prune_object(node: &Node, value: &mut Value) {
+    walk(Mode::of(node), true, value);
 }
 
-fn walk(mode: Mode<'_>, value: &mut Value) {
+/// Prunes a tree below `node`.
+pub(super) fn prune(node: &Node, value: &mut Value) {
+    walk(Mode::of(node), node.embedded, value);
+}
+
+fn walk(mode: Mode<'_>, embedded: bool, value: &mut Value) {
     match (mode, value) {
         (Mode::Keep, _) => {}
         (_, Value::Object(object)) => {
-            let embedded = mode.is_embedded();
             object.retain(|name, member| {
                 if embedded && is_envelope(name) {
                     return true;
                 }
                 match child_of(mode, name) {
                     Some(inner) => {
-                        walk(inner, member);
+                        walk(inner, inner.is_embedded(), member);
                         true
                     }
                     None => false,
                 }
             });
         }
-        (_, Value::List(list)) => list.iter_mut().for_each(|item| walk(mode.items(), item)),
+        (_, Value::List(list)) => {
+            let inner = mode.items();
+            list.iter_mut().for_each(|item| walk(inner, inner.is_embedded(), item));
+        }
         _ => {}
     }
 }

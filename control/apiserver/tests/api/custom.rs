@@ -284,6 +284,7 @@ async fn a_changed_definition_shows_in_old_objects() {
     world.put(&format!("{DEFINITIONS}/crontabs.stable.example.com"), crd).await.expect(200);
     let object = world.get(&format!("{TABS}/a")).await.expect(200);
     assert_eq!(object["spec"], json!({"color": "red", "cronSpec": "* * * * *", "replicas": 1}));
+    assert_eq!(object["metadata"]["name"], "a");
     let listed = world.get(TABS).await.expect(200);
     assert_eq!(listed["items"][0], object);
 }
