@@ -20,6 +20,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{
+    cell::Cell,
     fs::{self, OpenOptions},
     os::unix::process::CommandExt,
     path::Path,
@@ -80,10 +81,12 @@ fn running(data: &Path) -> Option<rustix::process::Pid> {
 async fn start_server(args: &UpArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut step = Step::begin("service");
     let data = settings.data.as_path();
-    if running(data).is_none() {
-        spawn_server(args, data)?;
-    }
+    let spawned = Cell::new(false);
     let look = || async {
+        // One that was there a moment ago may have been about to end.
+        if running(data).is_none() && !spawned.replace(true) {
+            spawn_server(args, data)?;
+        }
         if running(data).is_none() {
             let told = format!("the server ended; the end of {}:\n{}", log_path(data).display(), log_end(data));
             return Err(client::Ending::Stopped(told).into());

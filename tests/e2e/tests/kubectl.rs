@@ -148,9 +148,12 @@ fn forward(world: &World, websockets: bool) -> anyhow::Result<()> {
 }
 
 fn debug(world: &World) -> anyhow::Result<()> {
-    let args = ["debug", "web", "--image", IMAGE, "--target", "web", "-c", "looker", "-i", "--", "sh"];
-    let (code, said) = with_input(world.kubectl_command(CLUSTER).args(args), "sleep 1; ps; exit\n")?;
-    ensure!(code == Some(0) && said.contains("httpd"), "the target's processes are seen: {code:?} {said}");
+    let args = ["debug", "-it", "web", "--image", IMAGE, "--target", "web", "-c", "looker", "--"];
+    let mut command = world.kubectl_command(CLUSTER);
+    // Whoever attaches comes after the start, and sees what is said from then on.
+    command.args(args).args(["sh", "-c", "sleep 3; ps; sleep 1"]);
+    let said = on_terminal(&command)?;
+    ensure!(said.contains("httpd"), "the target's processes are seen: {said}");
     Ok(())
 }
 
