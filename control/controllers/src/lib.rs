@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "tables of JSON literals read best by value"))]
 
+mod autoscale;
 mod certificates;
 mod cluster;
 mod common;
@@ -21,8 +22,8 @@ mod workloads;
 
 pub use framework::{
     Action, Answer, Cache, Change, Controller, Failure, Graph, Key, Kind, Leftover, Member, Memory, Note, Object, Plan,
-    Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write, check_writers, print_graph,
-    reference,
+    PodUsage, Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write, check_writers,
+    print_graph, reference,
 };
 pub use run::{ControllersConfig, Error, NodeRanges, controllers, run};
 pub use signing::{CertificateSigner, SignRequest};

@@ -1,7 +1,7 @@
 //! Entry: configuration, the table of controllers, and the loop that runs them for one cluster.
 
 use crate::{
-    certificates, cluster,
+    autoscale, certificates, cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
     network, nodes,
     signing::CertificateSigner,
@@ -91,6 +91,7 @@ pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
         return certificates::controllers(config);
     }
     let mut all = workloads::controllers();
+    all.extend(autoscale::controllers());
     all.extend(cluster::controllers(config));
     all.extend(network::controllers());
     all.extend(nodes::controllers(config));

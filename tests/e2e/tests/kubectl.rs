@@ -183,8 +183,11 @@ fn logs(world: &World) -> anyhow::Result<()> {
 
 /// More than one file holds: whoever follows sees every line, in order, across the change.
 fn rotated_logs(world: &World) -> anyhow::Result<()> {
-    let script = "i=0; while [ $i -lt 20 ]; do seq -f '%06.0f an entry of the log of a program that says a lot' \
-                  $((i * 15000 + 1)) $((i * 15000 + 15000)); i=$((i + 1)); sleep 1; done";
+    let script = r#"i=0; while [ $i -lt 20 ]; do
+        awk -v a=$((i * 15000)) 'BEGIN {
+            for (n = a + 1; n <= a + 15000; n++) printf "%06d an entry of the log of a program that says a lot\n", n }'
+        i=$((i + 1)); sleep 1
+        done"#;
     kubectl(world, &["run", "talker", "--image", IMAGE, "--restart", "Never", "--", "sh", "-c", script])?;
     kubectl(world, &["wait", "--for", "condition=Ready", "pod/talker", "--timeout", "60s"])?;
     let all = kubectl(world, &["logs", "-f", "talker"])?;

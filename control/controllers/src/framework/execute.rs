@@ -154,6 +154,14 @@ impl Executor {
         let asked = self.clock.now();
         let answer = match question {
             Question::Uid { resource, key } => Answer::Uid(requests::uid(&self.client, resource, key).await?),
+            Question::Usage { namespace, selector } => {
+                let usage = requests::usage(&self.client, namespace, selector).await;
+                Answer::Usage(usage.map_err(|error| {
+                    format!(
+                        "unable to get metrics for resource: unable to fetch metrics from resource metrics API: {error}"
+                    )
+                }))
+            }
             Question::Contents { namespace } => self.contents(namespace).await?,
             Question::Allowed { user, uid, groups, group, resource, subresource, verb } => {
                 let asked = json!({"group": group, "resource": resource, "subresource": subresource, "verb": verb});

@@ -4,9 +4,12 @@
 use super::{
     action::{Propagation, Target},
     kinds::{Key, Kind, Object, Resource},
+    view::PodUsage,
 };
 use kube::{Client, core::Status};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use timonel_api::Quantity;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,37 @@ pub(crate) async fn merge(
         path = format!("{path}/{subresource}");
     }
     Ok(client.request_text(request(http::Method::PATCH, path, MERGE, serde_json::to_vec(&patch)?)?).await?)
+}
+
+/// What the pods of a namespace that match a selector use, from the metrics API.
+pub(crate) async fn usage(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+) -> Result<BTreeMap<String, PodUsage>, RequestError> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let encode = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let selector: String = selector.bytes().map(encode).collect();
+    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods?labelSelector={selector}");
+    let text = client.request_text(request(http::Method::GET, path, JSON, Vec::new())?).await?;
+    Ok(read_usage(&serde_json::from_str(&text)?))
+}
+
+fn read_usage(list: &Value) -> BTreeMap<String, PodUsage> {
+    let mut out = BTreeMap::new();
+    for pod in list["items"].as_array().into_iter().flatten() {
+        let mut usage = PodUsage::default();
+        for container in pod["containers"].as_array().into_iter().flatten() {
+            let name = container["name"].as_str().unwrap_or_default();
+            for (resource, amount) in container["usage"].as_object().into_iter().flatten() {
+                if let Some(amount) = amount.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
+                    usage.add(name, resource, amount.milli_value());
+                }
+            }
+        }
+        out.insert(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(), usage);
+    }
+    out
 }
 
 /// Deletes the target.

@@ -11,6 +11,7 @@ use k8s_openapi::{
     Metadata, Resource as _,
     api::{
         apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::{CronJob, Job},
         certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
@@ -373,6 +374,7 @@ kinds! {
     ControllerRevision controller_revisions true Scope::All, unindexed;
     Job jobs true Scope::All, unindexed;
     CronJob cron_jobs true Scope::All, unindexed;
+    HorizontalPodAutoscaler autoscalers true Scope::All, unindexed;
     Service services true Scope::All, unindexed;
     Endpoints endpoints true Scope::All, unindexed;
     EndpointSlice endpoint_slices true Scope::All, service_of;

@@ -19,7 +19,7 @@ pub use cache::{Cache, Update};
 pub use controller::{Controller, TwoWriters, check_writers, print_graph};
 pub use graph::{Graph, Member};
 pub use kinds::{Change, Key, Kind, Object, Resource, View};
-pub use view::{Answer, Failure, Leftover, Memory, Question};
+pub use view::{Answer, Failure, Leftover, Memory, PodUsage, Question};
 
 pub(crate) use engine::Engine;
 pub(crate) use events::Recorder;

@@ -23,6 +23,13 @@ pub enum Question {
         /// The namespace.
         namespace: String,
     },
+    /// What do these pods use?
+    Usage {
+        /// Where they are.
+        namespace: String,
+        /// Which they are.
+        selector: String,
+    },
     /// Does the authorizer allow this?
     Allowed {
         /// Who asks.
@@ -40,6 +47,33 @@ pub enum Question {
         /// Verb.
         verb: String,
     },
+}
+
+/// What the containers of a pod use, in thousandths of each resource's unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodUsage(BTreeMap<String, BTreeMap<String, i64>>);
+
+impl PodUsage {
+    /// Of one container and one resource.
+    #[must_use]
+    pub fn of(container: &str, resource: &str, milli: i64) -> Self {
+        let mut usage = Self::default();
+        usage.add(container, resource, milli);
+        usage
+    }
+
+    /// Notes an amount.
+    pub fn add(&mut self, container: &str, resource: &str, milli: i64) {
+        self.0.entry(container.to_owned()).or_default().insert(resource.to_owned(), milli);
+    }
+
+    /// The amount of one container, or of all of them; none when any of these was not measured.
+    #[must_use]
+    pub fn amount(&self, resource: &str, container: Option<&str>) -> Option<i64> {
+        let mut counted = self.0.iter().filter(|(name, _)| container.is_none_or(|wanted| wanted == *name)).peekable();
+        counted.peek()?;
+        counted.try_fold(0_i64, |sum, (_, amounts)| Some(sum.saturating_add(*amounts.get(resource)?)))
+    }
 }
 
 /// What a kind still has in a namespace.
@@ -60,6 +94,8 @@ pub enum Answer {
     Uid(Option<String>),
     /// Whether it is allowed.
     Allowed(bool),
+    /// What each pod uses, or why that is not known.
+    Usage(Result<BTreeMap<String, PodUsage>, String>),
     /// What is left, and which groups could not be asked.
     Contents {
         /// Resources with objects left.

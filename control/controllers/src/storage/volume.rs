@@ -3,7 +3,7 @@
 use super::binder::BOUND_BY_CONTROLLER;
 use crate::{
     common::objects::{annotation, name, uid},
-    framework::{Action, Change, Controller, Key, Kind, Object, Plan, Target, View},
+    framework::{Action, Change, Controller, Key, Kind, Note, Object, Plan, Target, Tone, View},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -50,7 +50,7 @@ impl Controller for VolumeBinder {
         let place =
             Key::new(reference.namespace.as_deref().unwrap_or_default(), reference.name.as_deref().unwrap_or_default());
         let claim = view.claims.get(&place).filter(|claim| uid(&claim.metadata) == wanted);
-        let Some(claim) = claim else { return phase(volume, "Released", now) };
+        let Some(claim) = claim else { return released(volume, now) };
         let chosen = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
         if chosen == name(&volume.metadata) {
             return phase(volume, "Bound", now);
@@ -71,6 +71,38 @@ impl Controller for VolumeBinder {
 
 fn release(volume: &PersistentVolume, patch: Value) -> Action {
     Action::patch(Target::exact(Kind::PersistentVolume, &volume.metadata), patch)
+}
+
+/// Annotation that names who made the volume, and so who deletes it.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
+/// The claim is gone. Whoever made the volume deletes it, if the policy says so; where nobody can, that is told.
+fn released(volume: &PersistentVolume, now: Timestamp) -> Plan {
+    let spec = volume.spec.as_ref();
+    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    let has_maker = annotation(&volume.metadata, PROVISIONED_BY).is_some();
+    let driven = has_maker || spec.is_some_and(|spec| spec.csi.is_some());
+    if !matches!(policy, Some("Delete" | "Recycle")) || driven {
+        return phase(volume, "Released", now);
+    }
+    let old = volume.status.clone().unwrap_or_default();
+    if old.phase.as_deref() == Some("Failed") {
+        return Plan::none();
+    }
+    let (word, reason) = match policy {
+        Some("Recycle") => ("recyclable", "VolumeFailedRecycle"),
+        _ => ("deletable", "VolumeFailedDelete"),
+    };
+    let message = format!("no {word} volume plugin matched");
+    let status = PersistentVolumeStatus {
+        phase: Some("Failed".to_owned()),
+        message: Some(message.clone()),
+        last_phase_transition_time: Some(Time(now)),
+        ..old
+    };
+    let told = Note::about(Kind::PersistentVolume, &volume.metadata, Tone::Warning, reason, message);
+    let changed = PersistentVolume { status: Some(status), ..volume.clone() };
+    vec![Action::update_status(changed).on_success(told)].into()
 }
 
 fn phase(volume: &PersistentVolume, phase: &str, now: Timestamp) -> Plan {
@@ -118,5 +150,25 @@ mod tests {
         check(reference.clone(), Some(("1", "")), false, "");
         check(reference.clone(), Some(("1", "other")), true, "{\"claimRef\":null}");
         check(reference, Some(("1", "other")), false, "{\"claimRef\":{\"resourceVersion\":null,\"uid\":null}}");
+    }
+
+    #[test]
+    fn a_volume_that_nobody_can_delete_says_so() {
+        let reference = json!({"namespace": "d", "name": "c", "uid": "1"});
+        for (annotations, source, policy, expected) in [
+            (json!({}), json!({"hostPath": {"path": "/x"}}), "Delete", "Failed"),
+            (json!({}), json!({"nfs": {"path": "/x", "server": "s"}}), "Recycle", "Failed"),
+            (json!({}), json!({"hostPath": {"path": "/x"}}), "Retain", "Released"),
+            (json!({PROVISIONED_BY: "x"}), json!({"hostPath": {"path": "/x"}}), "Delete", "Released"),
+            (json!({}), json!({"csi": {"driver": "d", "volumeHandle": "h"}}), "Delete", "Released"),
+        ] {
+            let mut spec = source;
+            spec["claimRef"] = reference.clone();
+            spec["persistentVolumeReclaimPolicy"] = json!(policy);
+            let mut view = View::default();
+            view.volumes.insert(object(json!({"metadata": {"name": "v", "annotations": annotations}, "spec": spec})));
+            let made = outline(&VolumeBinder.plan(&view, &Key::new("", "v"), at(0)));
+            assert_eq!(made[0].body["status"]["phase"], expected, "{policy}");
+        }
     }
 }
