@@ -6,7 +6,15 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 /// Crates from the bottom up. A crate may use what stands in a lower layer, never its own or a higher one.
 const LAYERS: [&[&str]; 7] = [
-    &["timonel-runtime", "timonel-api", "timonel-fleet", "timonel-cri", "timonel-pki", "timonel-images"],
+    &[
+        "timonel-runtime",
+        "timonel-api",
+        "timonel-fleet",
+        "timonel-cri",
+        "timonel-pki",
+        "timonel-images",
+        "timonel-fuzz",
+    ],
     &["timonel-store", "timonel-tunnel", "timonel-cloud-core", "timonel-cel"],
     &[
         "timonel-apiserver",

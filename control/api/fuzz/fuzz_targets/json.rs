@@ -1,18 +1,8 @@
-//! JSON as a Pod and as anything: what reads can be written and read again as the same.
+//! See `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use timonel_api::{Limits, Scheme, decode_json, decode_json_untyped, encode_json};
+#[allow(dead_code, reason = "every target is a program of its own")]
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    let scheme = Scheme::kubernetes();
-    let pods = scheme.resource("", "v1", "pods").expect("pods are served");
-    let limits = Limits::default();
-    if let Ok(decoded) = decode_json(scheme.schema(), pods.body, bytes, &limits) {
-        let again = decode_json(scheme.schema(), pods.body, &encode_json(&decoded.value), &limits).expect("its own JSON");
-        assert_eq!(again.value, decoded.value);
-    }
-    if let Ok(value) = decode_json_untyped(bytes, &limits) {
-        decode_json_untyped(&encode_json(&value), &limits).expect("its own JSON");
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::json(bytes));

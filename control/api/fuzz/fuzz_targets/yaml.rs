@@ -1,11 +1,8 @@
-//! YAML as a Deployment.
+//! See `targets.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use timonel_api::{Limits, Scheme, decode_yaml};
+#[allow(dead_code, reason = "every target is a program of its own")]
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    let scheme = Scheme::kubernetes();
-    let resource = scheme.resource("apps", "v1", "deployments").expect("a served resource");
-    let _ = decode_yaml(scheme.schema(), resource.body, bytes, &Limits::default());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::yaml(bytes));
