@@ -40,6 +40,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (server, caller) = (self.server.clone(), self.caller.clone());
-        Box::pin(async move { Ok(server.call(request.map(Body::new), caller).await) })
+        Box::pin(async move {
+            let method = request.method().clone();
+            let response = server.call(request.map(Body::new), caller).await;
+            server.metrics.client(&method, response.status().as_u16());
+            Ok(response)
+        })
     }
 }

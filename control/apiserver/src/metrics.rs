@@ -2,11 +2,12 @@
 
 use crate::http::RequestInfo;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
 };
 use std::time::Duration;
+use timonel_api::GroupResource;
+use timonel_runtime::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -36,26 +37,80 @@ struct InflightLabels {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    operation: &'static str,
+    group: String,
+    resource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    group: String,
+    resource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClientLabels {
+    code: u16,
+    host: &'static str,
+    method: String,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// What is told of the store, whatever it is: clients know these names from etcd.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreMetrics {
+    durations: Histograms<StoreLabels>,
+}
+
+impl StoreMetrics {
+    /// A write of an object of a resource took so long.
+    pub(crate) fn wrote(&self, operation: &'static str, resource: &GroupResource, took: Duration) {
+        let (group, resource) = (resource.group.to_string(), resource.resource.to_string());
+        let labels = StoreLabels { operation, group, resource };
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}
+
 /// Counters of one API server. Requests are counted by what they name only when that is served, so that a
 /// client cannot make up series.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    durations: Family<DurationLabels, Histogram>,
+    durations: Histograms<DurationLabels>,
     inflight: Family<InflightLabels, Gauge>,
     long_running: Family<DurationLabels, Gauge>,
+    objects: Family<ObjectLabels, Gauge>,
+    clients: Family<ClientLabels, Counter>,
+    store: StoreMetrics,
 }
 
 /// Upper bounds of the latency buckets, in seconds (upstream's, thinned out).
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0];
 
+/// Where clients in this process reach the API, as the metric of clients names it.
+const IN_PROCESS: &str = "in-process";
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::default();
-        let requests = Family::default();
-        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let (inflight, long_running) = (Family::default(), Family::default());
+        let new = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(histogram),
+            inflight: Family::default(),
+            long_running: Family::default(),
+            objects: Family::default(),
+            clients: Family::default(),
+            store: StoreMetrics { durations: Family::new_with_constructor(histogram) },
+        };
+        let Self { registry, requests, durations, inflight, long_running, objects, clients, store } = &new;
         registry.register("apiserver_request", "Requests by what they ask for and the answer's code", requests.clone());
         registry.register(
             "apiserver_request_duration_seconds",
@@ -64,17 +119,44 @@ impl Default for Metrics {
         );
         registry.register("apiserver_current_inflight_requests", "Requests being worked on", inflight.clone());
         registry.register("apiserver_longrunning_requests", "Watches and streams that are open", long_running.clone());
-        Self { registry, requests, durations, inflight, long_running }
+        registry.register("apiserver_resource_objects", "Stored objects by resource", objects.clone());
+        registry.register("rest_client_requests", "Requests of the control plane's own clients", clients.clone());
+        registry.register(
+            "etcd_request_duration_seconds",
+            "Seconds that a write to the store took, whatever the store is",
+            store.durations.clone(),
+        );
+        new
     }
 }
 
 impl Metrics {
     /// The text that Prometheus reads.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to memory does not fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+        self.registry.text()
+    }
+
+    /// Where the other parts of this control plane register theirs.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What the store's writers tell.
+    pub(crate) fn store(&self) -> StoreMetrics {
+        self.store.clone()
+    }
+
+    /// Says how many objects a resource has.
+    pub(crate) fn objects(&self, resource: &GroupResource, count: usize) {
+        let (group, resource) = (resource.group.to_string(), resource.resource.to_string());
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.objects.get_or_create(&ObjectLabels { group, resource }).set(count);
+    }
+
+    /// A client in this process was answered.
+    pub(crate) fn client(&self, method: &::http::Method, code: u16) {
+        let labels = ClientLabels { code, host: IN_PROCESS, method: method.as_str().to_owned() };
+        self.clients.get_or_create(&labels).inc();
     }
 
     pub(crate) fn answered(&self, info: &RequestInfo<'_>, known: bool, code: u16, took: Duration) {
@@ -151,6 +233,10 @@ mod tests {
         let info = RequestInfo::parse(&::http::Method::GET, "/api/v1/namespaces/x/pods", &Query::default());
         metrics.answered(&info, true, 200, Duration::from_millis(3));
         let guard = metrics.inflight(true);
+        let pods = GroupResource { group: "".into(), resource: "pods".into() };
+        metrics.objects(&pods, 3);
+        metrics.client(&::http::Method::GET, 200);
+        metrics.store().wrote("create", &pods, Duration::from_millis(2));
         let text = metrics.text();
         assert_eq!(guard.now(), 1);
         for expected in [
@@ -158,8 +244,13 @@ mod tests {
              scope=\"namespace\",component=\"apiserver\",code=\"200\"} 1",
             "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1",
             "apiserver_request_duration_seconds_count{verb=\"LIST\"",
+            "apiserver_resource_objects{group=\"\",resource=\"pods\"} 3",
+            "rest_client_requests_total{code=\"200\",host=\"in-process\",method=\"GET\"} 1",
+            "etcd_request_duration_seconds_count{operation=\"create\",group=\"\",resource=\"pods\"} 1",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+        let families = timonel_runtime::parse_metrics(&text).unwrap();
+        assert!(families.iter().all(|family| !family.help.is_empty() && family.kind != timonel_runtime::Kind::Untyped));
     }
 }

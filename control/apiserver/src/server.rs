@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use timonel_api::{Key, Status};
-use timonel_runtime::{Clock, Entropy, Tasks, continue_trace};
+use timonel_runtime::{Clock, Entropy, Registry, Tasks, continue_trace, follow_trace, traces_are_on};
 use tracing::Instrument;
 
 /// Requests being worked on at a time, watches and streams not counted (upstream's bounds).
@@ -104,11 +104,12 @@ impl ApiServer {
             entropy: entropy.clone(),
         };
         let rbac = Arc::new(Rbac::default());
+        let metrics = Metrics::default();
         let authorizer: Arc<dyn Authorizer> = Arc::new(authz::standard(rbac.clone()));
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
-            committer: Committer { store: store.clone(), cache: cache.clone() },
+            committer: Committer { store: store.clone(), cache: cache.clone(), metrics: metrics.store() },
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
@@ -116,7 +117,7 @@ impl ApiServer {
             events: Events::new(store.clone(), config.event_ttl_seconds),
             services,
             cache,
-            metrics: Metrics::default(),
+            metrics,
             limits: Limits::default(),
             public_address: config.public_address,
             advertise: config.advertise.filter(|_| !config.service_ranges.is_empty()),
@@ -158,7 +159,9 @@ impl ApiServer {
             subresource = %info.subresource,
             code = tracing::field::Empty,
         );
-        continue_trace(&span, &parts.headers);
+        if traces_are_on() && !continue_trace(&span, &parts.headers) {
+            self.follow_object(&span, &info, &caller);
+        }
         let warnings = Mutex::default();
         let served = self
             .served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings)
@@ -173,6 +176,31 @@ impl ApiServer {
         self.metrics.answered(&info, known, response.status().as_u16(), took);
         span.record("code", response.status().as_u16());
         response
+    }
+
+    /// Where the other parts of this control plane register their metrics, to be told with the API's own.
+    pub fn metrics(&self) -> &Registry {
+        self.metrics.registry()
+    }
+
+    /// All metrics as Prometheus text.
+    pub(crate) fn metrics_text(&self) -> String {
+        self.cache.counts().iter().for_each(|(resource, count)| self.metrics.objects(resource, *count));
+        self.metrics.text()
+    }
+
+    /// A request from outside that says no trace belongs to that of the object it names: so a node's requests show
+    /// what became of a pod. Clients in this process say by their own span what they follow.
+    fn follow_object(&self, span: &tracing::Span, info: &RequestInfo<'_>, caller: &Caller) {
+        if !info.is_named || !matches!(caller, Caller::Peer(_)) {
+            return;
+        }
+        let resources = self.resources.load();
+        let Some(view) = resources.get(&info.group, &info.version, &info.resource) else { return };
+        let namespace = if view.resource.namespaced { &*info.namespace } else { "" };
+        if let Some(entry) = view.slot.get(namespace, &info.name).filter(|_| registry::belongs_to_traces(view)) {
+            follow_trace(span, &entry.uid());
+        }
     }
 
     async fn served(

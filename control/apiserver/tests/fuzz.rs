@@ -15,12 +15,14 @@ fn spdy_frames() {
     ] {
         encoder.encode(&frame, &mut good).unwrap();
     }
-    assert!(timonel_fuzz::run(&[&good], |bytes| {
-        let (mut decoder, mut bytes) = (SpdyDecoder::default(), BytesMut::from(bytes));
-        let mut before = bytes.len() + 1;
-        while let Ok(Some(_)) = decoder.decode(&mut bytes) {
-            assert!(bytes.len() < before, "a frame of no bytes would come for ever");
-            before = bytes.len();
-        }
-    }) > 1000);
+    assert!(
+        timonel_fuzz::run(&[&good], |bytes| {
+            let (mut decoder, mut bytes) = (SpdyDecoder::default(), BytesMut::from(bytes));
+            let mut before = bytes.len() + 1;
+            while let Ok(Some(_)) = decoder.decode(&mut bytes) {
+                assert!(bytes.len() < before, "a frame of no bytes would come for ever");
+                before = bytes.len();
+            }
+        }) > 1000
+    );
 }

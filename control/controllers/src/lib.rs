@@ -11,6 +11,7 @@ mod common;
 #[cfg(test)]
 mod converge_tests;
 mod framework;
+mod metrics;
 mod network;
 mod nodes;
 mod run;
@@ -25,5 +26,6 @@ pub use framework::{
     PodUsage, Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write, check_writers,
     print_graph, reference,
 };
+pub use metrics::Metrics;
 pub use run::{ControllersConfig, Error, NodeRanges, controllers, run};
 pub use signing::{CertificateSigner, SignRequest};

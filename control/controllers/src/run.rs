@@ -1,5 +1,6 @@
 //! Entry: configuration, the table of controllers, and the loop that runs them for one cluster.
 
+use crate::metrics::Metrics;
 use crate::{
     autoscale, certificates, cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
@@ -45,6 +46,8 @@ pub struct ControllersConfig {
     pub only_certificates: bool,
     /// Finished pods kept before the oldest are removed.
     pub terminated_pod_threshold: usize,
+    /// What tells of the work queues.
+    pub metrics: Metrics,
 }
 
 impl ControllersConfig {
@@ -61,6 +64,7 @@ impl ControllersConfig {
             node_ranges: None,
             only_certificates: false,
             terminated_pod_threshold: 12_500,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -114,7 +118,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, tasks: &Tasks)
         recorder: Mutex::new(Recorder::default()),
     };
     tracing::info!(cluster = %config.cluster_name, controllers = controllers.len(), "controllers start");
-    Box::pin(Engine::new(executor, controllers).run(tasks.token())).await;
+    Box::pin(Engine::new(executor, controllers, &config.metrics).run(tasks.token())).await;
     Ok(())
 }
 

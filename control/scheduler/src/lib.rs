@@ -8,6 +8,7 @@ mod actions;
 mod cluster;
 mod core;
 mod filter;
+mod metrics;
 mod node;
 mod pod;
 mod preempt;
@@ -26,6 +27,7 @@ mod world;
 
 pub use cluster::{Cluster, NodeChange};
 pub use core::{Decision, Scheduler, Update};
+pub use metrics::Metrics;
 pub use pod::PodInfo;
 pub use preempt::{Budgets, Preemption};
 pub use queue::{Change, Queue};

@@ -3,6 +3,7 @@
 use crate::{
     actions::{ActionError, Actor},
     core::{Decision, Scheduler, Update},
+    metrics::{Attempt, Metrics},
     pod::PodInfo,
     volumes::VolumeStep,
     watch::{KINDS, News, news},
@@ -11,8 +12,9 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
-use timonel_runtime::{Clock, Entropy, OnError, Tasks};
-use tokio::sync::mpsc;
+use timonel_runtime::{Clock, Entropy, OnError, Tasks, follow_trace, traces_are_on};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{Instrument, Span};
 
 /// Updates taken in at once before it is decided again.
 const UPDATES_AT_ONCE: usize = 256;
@@ -38,6 +40,8 @@ pub struct SchedulerConfig {
     pub most_bindings: usize,
     /// Names this process in events.
     pub instance: String,
+    /// What tells of decisions and of pods that wait.
+    pub metrics: Metrics,
 }
 
 impl SchedulerConfig {
@@ -45,7 +49,14 @@ impl SchedulerConfig {
     #[must_use]
     pub fn new(clock: Clock, entropy: Entropy) -> Self {
         let profiles = vec!["default-scheduler".to_owned()];
-        Self { clock, entropy, profiles, most_bindings: 128, instance: "timonel-scheduler".to_owned() }
+        Self {
+            clock,
+            entropy,
+            profiles,
+            most_bindings: 128,
+            instance: "timonel-scheduler".to_owned(),
+            metrics: Metrics::default(),
+        }
     }
 }
 
@@ -157,7 +168,17 @@ impl Shell {
             }
             let chance = self.config.entropy.below(u64::MAX);
             let now = self.now();
-            match self.scheduler.decide(now, chance) {
+            let started = Instant::now();
+            let decision = self.scheduler.decide(now, chance);
+            let attempt = match &decision {
+                Some(Decision::Bind { .. }) => Some(Attempt::Scheduled),
+                Some(Decision::Report { .. }) => Some(Attempt::Unschedulable),
+                None => None,
+            };
+            if let Some(attempt) = attempt {
+                self.config.metrics.attempted(attempt, started.elapsed());
+            }
+            match decision {
                 None => return,
                 Some(Decision::Bind { pod, node, steps }) if steps.is_empty() => self.bind(pod, node),
                 Some(Decision::Bind { pod, node, steps }) => self.prepare_volumes(pod, node, steps),
@@ -188,7 +209,7 @@ impl Shell {
         self.bindings += 1;
         let (actor, now) = (self.actor.clone(), self.now());
         self.start("bind", async move {
-            let result = actor.bind(&pod, &node, now).await;
+            let result = actor.bind(&pod, &node, now).instrument(span(&pod)).await;
             Done::Bound { uid: pod.uid.clone(), result }
         });
     }
@@ -248,6 +269,8 @@ impl Shell {
     fn refresh(&mut self) {
         let now = self.now();
         self.scheduler.refresh(now);
+        // Only here: counting walks over every pod that waits.
+        self.config.metrics.pending(self.scheduler.queue().lengths());
         let overdue = self.volumes.values().filter(|(_, _, until)| *until <= now);
         let overdue: Vec<_> = overdue.map(|(pod, ..)| pod.uid.clone()).collect();
         for uid in overdue {
@@ -256,6 +279,16 @@ impl Shell {
             self.scheduler.bound(&uid, false, now);
         }
     }
+}
+
+/// The span of a binding: a part of the trace that the pod belongs to.
+fn span(pod: &PodInfo) -> Span {
+    if !traces_are_on() {
+        return Span::none();
+    }
+    let span = tracing::info_span!("schedule", pod = %pod.uid);
+    follow_trace(&span, &pod.uid);
+    span
 }
 
 fn log(result: Result<(), ActionError>) {

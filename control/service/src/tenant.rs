@@ -28,7 +28,7 @@ use timonel_apiserver::{
 use timonel_controllers::{ControllersConfig, NodeRanges};
 use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
 use timonel_pki::{ClusterPki, ClusterPkiSpec, KeyRing, PkiError};
-use timonel_runtime::{Clock, Entropy, OnError, Tasks};
+use timonel_runtime::{Clock, Entropy, OnError, Tasks, export_metrics};
 use timonel_scheduler::SchedulerConfig;
 use timonel_store::Store;
 use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelServer};
@@ -132,6 +132,8 @@ pub(crate) struct Tenant {
     entropy: Entropy,
     tls: Mutex<(jiff::Timestamp, Arc<ServerConfig>)>,
     kubelet_tls: Mutex<Option<(jiff::Timestamp, Arc<ClientConfig>)>>,
+    controllers_metrics: timonel_controllers::Metrics,
+    scheduler_metrics: timonel_scheduler::Metrics,
 }
 
 impl std::fmt::Debug for Tenant {
@@ -158,6 +160,10 @@ impl Tenant {
         let nodes = Nodes::new(tunnel.clone(), inside.clone(), shared.direct_nodes.clone());
         let config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), nodes);
         let api = ApiServer::new(config, &tasks).await?;
+        let metrics = api.metrics();
+        export_metrics(&metrics.source(), &[("cluster", &spec.name)]);
+        let controllers_metrics = timonel_controllers::Metrics::register(metrics);
+        let scheduler_metrics = timonel_scheduler::Metrics::register(metrics);
         let settings = ranges.map(|(pods, services)| settings(pods, services)).unwrap_or_default();
         let tenant = Arc::new(Self {
             uid: spec.uid,
@@ -176,6 +182,8 @@ impl Tenant {
             entropy: shared.entropy.clone(),
             tls,
             kubelet_tls: Mutex::default(),
+            controllers_metrics,
+            scheduler_metrics,
         });
         // Set once, right here; a second time is impossible.
         let _ = inside.0.set(Arc::downgrade(&tenant));
@@ -257,6 +265,7 @@ impl Tenant {
         config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: self.clock.clone() }));
         config.only_certificates = only_certificates;
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
+        config.metrics = self.controllers_metrics.clone();
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
         let inner = scope.clone();
         scope.spawn("controllers", OnError::Log, async move { timonel_controllers::run(client, config, &inner).await });
@@ -264,7 +273,8 @@ impl Tenant {
     }
 
     fn start_scheduler(&self) -> Tasks {
-        let config = SchedulerConfig::new(self.clock.clone(), self.entropy.clone());
+        let mut config = SchedulerConfig::new(self.clock.clone(), self.entropy.clone());
+        config.metrics = self.scheduler_metrics.clone();
         let (scope, client) = (self.tasks.child("scheduler"), self.client("kube-scheduler"));
         let inner = scope.clone();
         scope.spawn("scheduler", OnError::Log, async move { timonel_scheduler::run(client, config, &inner).await });

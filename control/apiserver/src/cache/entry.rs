@@ -118,6 +118,11 @@ impl Entry {
         self.decoded.get_or_init(|| Arc::new(self.decode().unwrap_or_default())).clone()
     }
 
+    /// The object's UID. Decodes: for those who ask seldom.
+    pub(crate) fn uid(&self) -> String {
+        self.decode().unwrap_or_default().str_at(&["metadata", "uid"]).to_owned()
+    }
+
     /// Bytes held, roughly.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.key.len() + self.packed.size() + self.protobuf.get().map_or(0, Bytes::len)

@@ -202,6 +202,16 @@ impl Cache {
         }
     }
 
+    /// How many objects each resource has.
+    pub(crate) fn counts(&self) -> Vec<(GroupResource, usize)> {
+        self.slots.load().iter().map(|(key, slot)| (key.clone(), slot.count())).collect()
+    }
+
+    /// The resource that a key of this cluster belongs to.
+    pub(crate) fn resource_of(&self, key: &[u8]) -> Option<GroupResource> {
+        resource_of(&self.cluster, key)
+    }
+
     /// The place of a resource, made on first use.
     pub(crate) fn slot(&self, key: &GroupResource) -> Arc<Slot> {
         if let Some(slot) = self.slots.load().get(key) {

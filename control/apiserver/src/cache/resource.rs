@@ -181,6 +181,11 @@ impl Objects {
         self.objects.get(key).cloned()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.objects.len()
+    }
+
     /// The objects a selection takes, in order of key.
     pub(super) fn select(&self, selection: &Selection, base: &[u8]) -> Vec<Arc<Entry>> {
         let taken = |entry: &&Arc<Entry>| selection.takes(entry);

@@ -106,6 +106,11 @@ impl Slot {
         self.objects.read().select(selection, &self.prefix)
     }
 
+    /// How many objects there are.
+    pub(crate) fn count(&self) -> usize {
+        self.objects.read().count()
+    }
+
     /// When an object last changed.
     pub(crate) fn last_change(&self) -> Revision {
         self.objects.read().last_change()

@@ -143,7 +143,7 @@ pub(crate) async fn serve(
         [] => plain(headers, query, &root(&documents.scheme)),
         ["version"] => plain(headers, query, &version()),
         ["healthz" | "livez" | "readyz", ref rest @ ..] => health::answer(server, segments[0], rest, query).await,
-        ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics.text().into())),
+        ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics_text().into())),
         [".well-known", "openid-configuration"] => {
             let jwks = format!("https://{}/openid/v1/jwks", server.public_address);
             plain(headers, query, &server.authenticator.openid_configuration(&jwks))

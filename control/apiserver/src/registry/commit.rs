@@ -1,11 +1,16 @@
 //! The one way to the store: a compare-and-swap of one object, with what must change together with it.
 
 use super::view::View;
-use crate::cache::{Cache, CacheError, Entry};
+use crate::{
+    cache::{Cache, CacheError, Entry},
+    metrics::StoreMetrics,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use timonel_api::Status;
+use timonel_runtime::{remember_trace, traces_are_on};
 use timonel_store::{Compare, KeyValue, Lane, LeaseId, Op, Revision, Store, StoreError, Txn};
+use tracing::{Instrument, Span};
 
 /// A further key that a write changes, with its precondition.
 #[derive(Clone, Debug)]
@@ -28,6 +33,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Committer {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) metrics: StoreMetrics,
 }
 
 /// One object's change.
@@ -46,6 +52,12 @@ pub(crate) struct Change {
 impl Committer {
     /// Commits, and waits until the cache shows it, so that whoever is answered can read what it wrote.
     pub(crate) async fn commit(&self, change: Change) -> Result<Outcome, Status> {
+        let resource = self.cache.resource_of(&change.key);
+        let operation = match (&change.value, change.based_on) {
+            (None, _) => "delete",
+            (_, 0) => "create",
+            _ => "update",
+        };
         let op = match change.value {
             Some(value) => Op::Put { key: change.key.clone(), value, lease: change.lease },
             None => Op::Delete(change.key.clone()),
@@ -60,7 +72,12 @@ impl Committer {
             txn.compare.extend(beside.compare);
             txn.then.push(beside.op);
         }
-        let result = self.store.txn(txn).await.map_err(store_status)?;
+        let started = tokio::time::Instant::now();
+        let span = if traces_are_on() { tracing::info_span!("store", operation) } else { Span::none() };
+        let result = self.store.txn(txn).instrument(span).await.map_err(store_status)?;
+        if let Some(resource) = resource {
+            self.metrics.wrote(operation, &resource, started.elapsed());
+        }
         // A cache that is behind does not make the write undone: the answer then comes from the write itself.
         let _ = self.cache.wait_until(result.revision).await;
         Ok(if result.succeeded { Outcome::Done(result.revision) } else { Outcome::Raced })
@@ -79,7 +96,13 @@ impl Committer {
         };
         match self.commit(change).await? {
             Outcome::Raced => Ok(None),
-            Outcome::Done(revision) => self.written(view, put.key, value, revision).map(Some),
+            Outcome::Done(revision) => {
+                let entry = self.written(view, put.key, value, revision)?;
+                if traces_are_on() && belongs_to_traces(view) {
+                    remember_trace(&Span::current(), &entry.uid());
+                }
+                Ok(Some(entry))
+            }
         }
     }
 
@@ -108,6 +131,11 @@ pub(crate) fn lane_of(view: &View) -> Lane {
         ("coordination.k8s.io", "leases") | ("", "events") => Lane::Batched,
         _ => Lane::Prompt,
     }
+}
+
+/// Whether what happens to objects of a view follows from the request that wrote them: heartbeats do not.
+pub(crate) fn belongs_to_traces(view: &View) -> bool {
+    lane_of(view) == Lane::Prompt && view.storage.storage.resource.as_str() != "nodes"
 }
 
 /// A stored object at a revision that is not (yet) read from the store.

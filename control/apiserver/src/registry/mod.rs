@@ -30,7 +30,7 @@ mod watch;
 
 pub(crate) use bootstrap::{bootstrap, publish};
 pub(crate) use call::{Call, MAX_BODY, admission_status, read_body};
-pub(crate) use commit::Committer;
+pub(crate) use commit::{Committer, belongs_to_traces};
 pub(crate) use events::Events;
 pub(crate) use resources::Resources;
 pub(crate) use route::serve;

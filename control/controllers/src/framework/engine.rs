@@ -9,6 +9,7 @@ use super::{
     kinds::{Change, Key, Kind, Object, Resource, Signal, View, Watch, watch_backoff},
     queue::{Item, Queue},
 };
+use crate::metrics::{Metrics, QueueMetrics};
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
@@ -26,6 +27,7 @@ use std::{
 };
 use timonel_runtime::Clock;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// Keys attempted at once.
 const MAX_ATTEMPTS: usize = 64;
@@ -64,6 +66,7 @@ pub(crate) struct Engine {
     listeners: BTreeMap<Kind, Vec<usize>>,
     view: View,
     queue: Queue,
+    metrics: Vec<QueueMetrics>,
     inputs: SelectAll<BoxStream<'static, Input>>,
     attempts: FuturesUnordered<Attempt>,
     metadata: BTreeMap<Resource, MetadataWatch>,
@@ -73,7 +76,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(executor: Executor, controllers: Vec<Box<dyn Controller>>) -> Self {
+    pub(crate) fn new(executor: Executor, controllers: Vec<Box<dyn Controller>>, metrics: &Metrics) -> Self {
+        let metrics: Vec<_> = controllers.iter().map(|controller| metrics.of(controller.name())).collect();
         let mut listeners: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (index, controller) in controllers.iter().enumerate() {
             for kind in controller.reads() {
@@ -95,7 +99,8 @@ impl Engine {
             controllers,
             listeners,
             view,
-            queue: Queue::default(),
+            queue: Queue::with_metrics(metrics.clone()),
+            metrics,
             inputs,
             attempts: FuturesUnordered::new(),
             metadata: BTreeMap::new(),
@@ -351,8 +356,11 @@ impl Engine {
                 continue;
             }
             let (executor, name) = (Arc::clone(&self.executor), controller.name());
+            let (span, metrics) = (super::execute::span(name, &actions), self.metrics[item.0].clone());
             let attempt = async move {
-                let outcome = executor.run(name, actions).await;
+                let started = tokio::time::Instant::now();
+                let outcome = executor.run(name, actions).instrument(span).await;
+                metrics.worked(started.elapsed());
                 (item, outcome)
             };
             self.attempts.push(attempt.boxed());

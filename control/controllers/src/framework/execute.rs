@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::{collections::BTreeMap, mem::discriminant, sync::Arc};
-use timonel_runtime::Clock;
+use timonel_runtime::{Clock, follow_trace, traces_are_on};
 
 /// Requests of one plan under way at once.
 const MAX_AT_ONCE: usize = 32;
@@ -234,6 +234,31 @@ impl Executor {
         let builder = http::Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, content);
         self.client.request_text(builder.body(body).map_err(RequestError::Build)?).await?;
         Ok(())
+    }
+}
+
+/// The span of a plan: a part of the trace of the object that it acts on, or for which it makes another.
+pub(super) fn span(controller: &'static str, actions: &[Action]) -> tracing::Span {
+    if !traces_are_on() {
+        return tracing::Span::none();
+    }
+    let span = tracing::info_span!("reconcile", controller);
+    let _ = actions.iter().filter_map(|action| cause(&action.write)).any(|uid| follow_trace(&span, uid));
+    span
+}
+
+/// The UID of the object that a write follows from.
+fn cause(write: &Write) -> Option<&str> {
+    match write {
+        Write::Create(object) => {
+            let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+            owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+        }
+        Write::Update(object) | Write::UpdateStatus(object) | Write::UpdateSubresource(object, _) => {
+            object.meta().uid.as_deref()
+        }
+        Write::Patch { target, .. } | Write::Delete { target, .. } => Some(&target.uid),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! per key and one ordered list of deadlines. Pure: the engine tells it the time.
 
 use super::kinds::Key;
+use crate::metrics::QueueMetrics;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -26,14 +27,25 @@ pub(crate) struct Queue {
     deadlines: BTreeSet<(Timestamp, Item)>,
     due: BTreeMap<Item, Timestamp>,
     failures: BTreeMap<Item, u32>,
+    /// By controller; decides nothing.
+    metrics: Vec<QueueMetrics>,
 }
 
 impl Queue {
+    /// An empty queue that tells of itself.
+    pub(crate) fn with_metrics(metrics: Vec<QueueMetrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Says that `item` is worth a look.
     pub(crate) fn touch(&mut self, item: Item) {
         if self.running.contains(&item) {
             self.again.insert(item);
         } else if self.waiting.insert(item.clone()) {
+            if let Some(metrics) = self.metrics.get(item.0) {
+                metrics.adds.inc();
+                metrics.depth.inc();
+            }
             self.ready.push_back(item);
         }
     }
@@ -54,6 +66,9 @@ impl Queue {
     pub(crate) fn next(&mut self) -> Option<Item> {
         let item = self.ready.pop_front()?;
         self.waiting.remove(&item);
+        if let Some(metrics) = self.metrics.get(item.0) {
+            metrics.depth.dec();
+        }
         self.running.insert(item.clone());
         Some(item)
     }
@@ -63,6 +78,9 @@ impl Queue {
         self.running.remove(&item);
         let touched = self.again.remove(&item);
         if failed {
+            if let Some(metrics) = self.metrics.get(item.0) {
+                metrics.retries.inc();
+            }
             let failures = self.failures.entry(item.clone()).or_default();
             *failures = failures.saturating_add(1);
             let doublings = (*failures - 1).min(MAX_DOUBLINGS);

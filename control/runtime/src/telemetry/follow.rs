@@ -31,6 +31,10 @@ struct Followed {
 
 impl Followed {
     fn remember(&mut self, uid: &str, trace: SpanContext, now: Instant) {
+        // What follows from a request keeps that request's time: a trace must end some day.
+        if self.find(uid, now).is_some_and(|known| known.trace_id() == trace.trace_id()) {
+            return;
+        }
         self.traces.insert(uid.to_owned(), (trace, now));
         self.order.push_back((uid.to_owned(), now));
         while self.order.len() > MOST_OBJECTS {
