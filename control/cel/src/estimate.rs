@@ -222,8 +222,11 @@ impl Estimator<'_> {
             Kind::Map(entries) => return Some(Size::fixed(entries.len() as u64)),
             _ => {}
         }
-        let of_type =
-            |ty: &Type| ty.max_size().map(|max| Size { min: 0, max }).or_else(|| scalar(ty).then(|| Size::fixed(1)));
+        // Upstream's types of objects have no size: comparing them counts as nothing.
+        let of_type = |ty: &Type| match ty.plain() {
+            Type::Object(_) => Some(Size::default()),
+            _ => ty.max_size().map(|max| Size { min: 0, max }).or_else(|| scalar(ty).then(|| Size::fixed(1))),
+        };
         if let Some(size) = of_type(self.ty(expr)) {
             return Some(size);
         }
@@ -388,7 +391,10 @@ impl Estimator<'_> {
 }
 
 fn element_size(ty: &Type) -> Size {
-    ty.max_size().map_or(UNKNOWN, |max| Size { min: 0, max })
+    match ty.plain() {
+        Type::Object(_) => Size::default(),
+        _ => ty.max_size().map_or(UNKNOWN, |max| Size { min: 0, max }),
+    }
 }
 
 fn smaller(a: Size, b: Size) -> CostEstimate {
