@@ -22,7 +22,7 @@ pub mod table;
 pub mod validation;
 mod value;
 
-pub use apply::{
+pub use apply::{merge_applied, 
     ApplyError, Conflict, Element, FieldSet, FieldsError, MAX_MANAGER_NAME, OneVersion, Resets, Tracker, Versions,
     entries_of_scale, entries_problem, entries_with_scale, keep_times, manager_from_user_agent, resets_of,
     validate_manager_name,

@@ -23,6 +23,7 @@ mod registry;
 mod rules;
 mod server;
 pub mod streams;
+mod webhook;
 
 pub use body::{Body, BodyError};
 pub use config::{Caller, Config, Peer};

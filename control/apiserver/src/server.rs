@@ -1,7 +1,7 @@
 //! One cluster's API server: the parts put together, and the way of a request through them.
 
 use crate::{
-    admission::{AdmissionChain, Lookup, standard_chain},
+    admission::{AdmissionChain, Lookup, PolicyIndex, WebhookIndex, standard_chain},
     authn::{Authenticator, User, impersonate},
     authz::{self, Authorizer, Rbac, forbidden_message},
     body::Body,
@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     registry::{self, Call, Committer, Events, Resources, Services},
     streams::NodeConnector,
+    webhook::WebhookClient,
 };
 use ::http::{Request, Response};
 use arc_swap::ArcSwap;
@@ -21,7 +22,10 @@ use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use timonel_api::{Key, Status};
@@ -83,6 +87,13 @@ pub struct ApiServer {
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) tasks: Tasks,
+    pub(crate) webhooks: WebhookClient,
+    pub(crate) mutating_webhooks: WebhookIndex,
+    pub(crate) validating_webhooks: WebhookIndex,
+    pub(crate) mutating_policies: PolicyIndex,
+    pub(crate) validating_policies: PolicyIndex,
+    /// Whether the status of validating policies says what type checks find.
+    pub(crate) type_checks: AtomicBool,
 }
 
 impl ApiServer {
@@ -106,6 +117,7 @@ impl ApiServer {
         let rbac = Arc::new(Rbac::default());
         let metrics = Metrics::default();
         let authorizer: Arc<dyn Authorizer> = Arc::new(authz::standard(rbac.clone()));
+        let lookup = Arc::new(CacheLookup(cache.clone()));
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -113,7 +125,13 @@ impl ApiServer {
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
-            lookup: Arc::new(CacheLookup(cache.clone())),
+            webhooks: WebhookClient::new(lookup.clone(), config.nodes.clone(), entropy.clone(), tasks),
+            mutating_webhooks: WebhookIndex::new("mutatingwebhookconfigurations"),
+            validating_webhooks: WebhookIndex::new("validatingwebhookconfigurations"),
+            mutating_policies: PolicyIndex::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),
+            validating_policies: PolicyIndex::new("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
+            type_checks: AtomicBool::new(false),
+            lookup,
             events: Events::new(store.clone(), config.event_ttl_seconds),
             services,
             cache,
@@ -142,6 +160,12 @@ impl ApiServer {
             Some(address) => registry::publish(self, address).await,
             None => Ok(()),
         }
+    }
+
+    /// From here on the status of a validating policy says, when the policy is written, what type checks find in it:
+    /// the work of upstream's controller manager, for a cluster that has none.
+    pub fn check_policies(&self) {
+        self.type_checks.store(true, Ordering::Relaxed);
     }
 
     /// Answers one request.
@@ -244,6 +268,7 @@ impl ApiServer {
             accept: http::accept(&parts.headers, query, view.resource.custom)
                 .or_else(|refused| streamed.then(Accept::default).ok_or(refused))?,
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         };
         if let Some(warning) = view.custom.as_ref().and_then(|custom| custom.version().warning.as_deref()) {
             call.warn(warning);

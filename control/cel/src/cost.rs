@@ -111,6 +111,12 @@ pub(crate) fn of_call(name: &str, args: &[Val<'_>], result: &Val<'_>) -> u64 {
         name if TRAVERSING.contains(&name) => scaled(size(0), TRAVERSAL),
         "replace" | "split" | "ip.isCanonical" => scaled(size(0), 2.0 * TRAVERSAL),
         "join" => scaled(result.cost_size(), 2.0 * TRAVERSAL),
+        "sets.contains" | "sets.intersects" => size(0).saturating_mul(size(1)).saturating_add(1),
+        "sets.equivalent" => size(0).saturating_mul(size(1)).saturating_mul(2).saturating_add(1),
+        "slice" | "lists.range" | "reverse" => list_call(result.cost_size(), 1.0),
+        "flatten" => list_call(size(0), flatten_depth(args)),
+        "distinct" | "sort" => args.first().map_or(0, self_compare),
+        "@sortByAssociatedKeys" => args.get(1).map_or(0, self_compare),
         "matches" | "find" | "findAll" => {
             scaled(size(0).saturating_add(1), TRAVERSAL).saturating_mul(scaled(size(1), REGEX))
         }
@@ -147,6 +153,28 @@ pub(crate) fn of_call(name: &str, args: &[Val<'_>], result: &Val<'_>) -> u64 {
         }
         _ => 1,
     }
+}
+
+/// A call that makes a list.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+pub(crate) fn list_call(size: u64, factor: f64) -> u64 {
+    ((size as f64 * factor) as u64).saturating_add(1 + LIST_COST)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a depth")]
+fn flatten_depth(args: &[Val<'_>]) -> f64 {
+    match args.get(1) {
+        Some(Val::Int(depth)) => *depth as f64,
+        _ => 1.0,
+    }
+}
+
+/// Comparing every element of a list with every other one.
+fn self_compare(list: &Val<'_>) -> u64 {
+    let Val::List(list) = list else { return 1 };
+    let text = matches!(list.get(0), Some(Ok(Val::String(_) | Val::Bytes(_))));
+    let size = list.len() as u64;
+    list_call(size.saturating_mul(size), if text { 2.0 + TRAVERSAL } else { 2.0 })
 }
 
 fn changes(name: &str, arg: &Val<'_>) -> bool {

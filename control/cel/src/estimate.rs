@@ -335,6 +335,22 @@ impl Estimator<'_> {
             "string" if matches!(params.first(), Some(Type::Bytes)) => {
                 (arg(0).scaled(TRAVERSAL), Some(Size { min: arg(0).min / 4, max: arg(0).max }))
             }
+            "sets.contains" | "sets.intersects" => (arg(0).times(arg(1)).plus(CostEstimate::fixed(1)), None),
+            "sets.equivalent" => (arg(0).times(arg(1)).scaled(2.0).plus(CostEstimate::fixed(1)), None),
+            "slice" => {
+                let (start, end) = (literal_int(call, 0).unwrap_or(0), literal_int(call, 1).unwrap_or(target.max));
+                list_call(Size::fixed(end.saturating_sub(start)), 1.0)
+            }
+            "lists.range" => list_call(Size::fixed(literal_int(call, 0).unwrap_or(u64::MAX)), 1.0),
+            "reverse" => list_call(target, 1.0),
+            #[expect(clippy::cast_precision_loss, reason = "a depth")]
+            "flatten" => match call.args.is_empty() {
+                true => list_call(target, 1.0),
+                false => list_call(target, literal_int(call, 0).unwrap_or(u64::MAX) as f64),
+            },
+            "distinct" => list_call(target.times(target), 2.0),
+            "sort" => list_call(target.times(target), compare_factor(params.first())),
+            "@sortByAssociatedKeys" => list_call(arg(0).times(arg(0)), compare_factor(params.get(1))),
             "containsIP" | "containsCIDR" => (contains_address(&call.name, params, arg(0)), None),
             "validate" => (arg(0).scaled(TRAVERSAL).scaled(FORMAT_REGEX_SIZE * REGEX), None),
             "@in" if matches!(params.get(1), Some(Type::List(_))) => (arg(1), None),
@@ -387,6 +403,24 @@ impl Estimator<'_> {
             };
         }
         smaller(left, right)
+    }
+}
+
+/// A call that makes a list, and the list's size.
+fn list_call(size: Size, factor: f64) -> (CostEstimate, Option<Size>) {
+    (size.scaled(factor).plus(CostEstimate::fixed(1 + LIST_COST)), Some(size))
+}
+
+/// Comparing elements costs more when they are text.
+fn compare_factor(list: Option<&Type>) -> f64 {
+    let text = list.is_some_and(|list| matches!(list.element().plain(), Type::String | Type::Bytes));
+    if text { 2.0 + TRAVERSAL } else { 2.0 }
+}
+
+fn literal_int(call: &Call, at: usize) -> Option<u64> {
+    match call.args.get(at).map(|arg| &arg.kind) {
+        Some(Kind::Literal(Literal::Int(number))) => Some(u64::try_from(*number).unwrap_or(0)),
+        _ => None,
     }
 }
 

@@ -298,7 +298,6 @@ impl Lower<'_> {
         self.fold(range, (var, var2), init, None, step, None, at)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one per part of a fold")]
     fn fold(
         &mut self,
         range: Expr,

@@ -6,7 +6,7 @@
 use compact_str::CompactString;
 use std::fmt;
 use std::sync::Arc;
-use timonel_api::{FieldType, ListKind, Schema, TypeId};
+use timonel_api::{FieldType, ListKind, Scheme, TypeId};
 
 use crate::escape::{escape, unescape};
 
@@ -85,7 +85,9 @@ pub struct ObjectType(Source);
 #[derive(Clone)]
 enum Source {
     Declared(Arc<Declared>),
-    Schema(Arc<Schema>, TypeId),
+    Schema(Arc<Scheme>, TypeId),
+    /// Any field, of any type.
+    Open(CompactString),
 }
 
 struct Declared {
@@ -105,8 +107,14 @@ impl ObjectType {
 
     /// An object of a type of the API's schema.
     #[must_use]
-    pub fn of_schema(schema: Arc<Schema>, id: TypeId) -> Self {
-        Self(Source::Schema(schema, id))
+    pub fn of_scheme(scheme: Arc<Scheme>, id: TypeId) -> Self {
+        Self(Source::Schema(scheme, id))
+    }
+
+    /// An object that may have any field; what they hold is known at run time only.
+    #[must_use]
+    pub fn open(name: &str) -> Self {
+        Self(Source::Open(name.into()))
     }
 
     /// The type's name.
@@ -114,7 +122,8 @@ impl ObjectType {
     pub fn name(&self) -> &str {
         match &self.0 {
             Source::Declared(declared) => &declared.name,
-            Source::Schema(schema, id) => schema.get(*id).name.as_str(),
+            Source::Schema(scheme, id) => scheme.schema().get(*id).name.as_str(),
+            Source::Open(name) => name,
         }
     }
 
@@ -126,9 +135,10 @@ impl ObjectType {
                 let at = declared.fields.binary_search_by(|(name, _)| name.as_str().cmp(escaped)).ok()?;
                 Some(declared.fields[at].1.clone())
             }
-            Source::Schema(schema, id) => {
-                let field = schema.get(*id).field(&unescape(escaped)?)?;
-                let plain = of_field(schema, &field.ty);
+            Source::Open(_) => Some(Type::Dyn),
+            Source::Schema(scheme, id) => {
+                let field = scheme.schema().get(*id).field(&unescape(escaped)?)?;
+                let plain = of_field(scheme, &field.ty);
                 Some(match (&field.list, plain) {
                     (ListKind::Set, Type::List(list)) => with_semantics(&list, ListSemantics::Set),
                     (ListKind::Map(keys), Type::List(list)) => with_semantics(&list, ListSemantics::Map(keys.clone())),
@@ -142,6 +152,7 @@ impl ObjectType {
         match (&self.0, &other.0) {
             (Source::Declared(a), Source::Declared(b)) => Arc::ptr_eq(a, b) || (a.name == b.name && same_fields(a, b)),
             (Source::Schema(a, x), Source::Schema(b, y)) => Arc::ptr_eq(a, b) && x == y,
+            (Source::Open(a), Source::Open(b)) => a == b,
             _ => false,
         }
     }
@@ -155,7 +166,7 @@ fn with_semantics(list: &ListType, semantics: ListSemantics) -> Type {
     Type::List(Arc::new(ListType { element: list.element.clone(), semantics }))
 }
 
-fn of_field(schema: &Arc<Schema>, ty: &FieldType) -> Type {
+fn of_field(scheme: &Arc<Scheme>, ty: &FieldType) -> Type {
     match ty {
         FieldType::Bool => Type::Bool,
         FieldType::Int32 | FieldType::Int64 => Type::Int,
@@ -163,9 +174,9 @@ fn of_field(schema: &Arc<Schema>, ty: &FieldType) -> Type {
         FieldType::String | FieldType::Quantity | FieldType::Duration => Type::String,
         FieldType::Bytes => Type::Bytes,
         FieldType::Time | FieldType::MicroTime => Type::Timestamp,
-        FieldType::Struct(id) => Type::Object(ObjectType::of_schema(schema.clone(), *id)),
-        FieldType::List(element) => Type::list(of_field(schema, element)),
-        FieldType::Map(value) => Type::map(Type::String, of_field(schema, value)),
+        FieldType::Struct(id) => Type::Object(ObjectType::of_scheme(scheme.clone(), *id)),
+        FieldType::List(element) => Type::list(of_field(scheme, element)),
+        FieldType::Map(value) => Type::map(Type::String, of_field(scheme, value)),
         FieldType::IntOrString
         | FieldType::Any
         | FieldType::RawExtension
@@ -208,10 +219,10 @@ impl Type {
         Self::Sized(Arc::new((self.plain().clone(), size)))
     }
 
-    /// An object type of the API's schema, by its name in OpenAPI.
+    /// An object type of the API's schema.
     #[must_use]
-    pub fn of_schema(schema: &Arc<Schema>, id: TypeId) -> Self {
-        Self::Object(ObjectType::of_schema(schema.clone(), id))
+    pub fn of_scheme(scheme: &Arc<Scheme>, id: TypeId) -> Self {
+        Self::Object(ObjectType::of_scheme(scheme.clone(), id))
     }
 
     /// What the variable `authorizer` is.

@@ -77,14 +77,11 @@ impl Text<'_> {
 /// A list: a node's, or made by the evaluation.
 #[derive(Clone, Debug)]
 pub enum List<'a> {
-    /// Elements of a node, read as this type says.
-    Node(&'a [Value], ListNode),
+    /// Elements of a node, read as this type says; `None` when nothing is known of them.
+    Node(&'a [Value], Option<Arc<ListType>>),
     /// Made by the evaluation.
     Shared(Rc<Vec<Val<'a>>>),
 }
-
-/// How a node's elements are read; `None` when nothing is known of them.
-pub type ListNode = Option<Arc<ListType>>;
 
 /// A map: a node's, or made by the evaluation, or one whose members are computed.
 #[derive(Clone)]
@@ -213,14 +210,17 @@ impl<'a> Val<'a> {
     #[must_use]
     pub fn of(node: &'a Value) -> Self {
         match node {
-            Value::Null => Self::Null,
+            // Sets of owned fields are opaque text; expressions do not look into them.
+            Value::Null | Value::Raw(_) => Self::Null,
             Value::Bool(truth) => Self::Bool(*truth),
             Value::Int(number) => Self::Int(*number),
             Value::Float(number) => Self::Double(*number),
             Value::String(text) => Self::String(Text::Borrowed(text)),
             Value::List(list) => Self::List(List::Node(list, None)),
             Value::Object(object) => Self::Map(Map::Node(object, Reading::Dyn)),
-            Value::Raw(text) => Self::fields(decode_json_untyped(text.as_bytes(), &Limits::default()).unwrap_or_default()),
+            Value::Raw(text) => {
+                Self::fields(decode_json_untyped(text.as_bytes(), &Limits::default()).unwrap_or_default())
+            }
         }
     }
 

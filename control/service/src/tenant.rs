@@ -267,6 +267,7 @@ impl Tenant {
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
         config.metrics = self.controllers_metrics.clone();
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));
+        self.api.check_policies();
         let inner = scope.clone();
         scope.spawn("controllers", OnError::Log, async move { timonel_controllers::run(client, config, &inner).await });
         scope

@@ -115,5 +115,13 @@ impl std::fmt::Debug for Tracker<'_> {
     }
 }
 
+/// An applied object laid over the live one, without owners: what a mutating policy's apply configuration does.
+///
+/// # Errors
+/// When either does not fit the type.
+pub fn merge_applied(schema: &Schema, ty: TypeId, live: &Value, applied: &Value) -> Result<Value, String> {
+    merge::merge(schema, ty, live, applied)
+}
+
 #[cfg(test)]
 mod tests;

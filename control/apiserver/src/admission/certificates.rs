@@ -1,5 +1,5 @@
-//! Who may approve and sign certificate requests, and for whom: CertificateApproval, CertificateSigning,
-//! CertificateSubjectRestriction.
+//! Who may approve and sign certificate requests, for whom, and who may vouch for a signer's roots:
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest.
 
 use super::{AdmissionError, AdmissionPlugin, AdmissionRequest, Lookup, Operation};
 use crate::{
@@ -13,14 +13,14 @@ use timonel_pki::CertificateRequest;
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-/// The three rules.
+/// The four rules.
 #[derive(Debug)]
 pub struct CertificateAdmission {
     authorizer: Arc<dyn Authorizer>,
 }
 
 impl CertificateAdmission {
-    /// Asks `authorizer` who may `approve` and `sign` for a signer.
+    /// Asks `authorizer` who may `approve`, `sign` and `attest` for a signer.
     #[must_use]
     pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
         Self { authorizer }
@@ -34,6 +34,17 @@ impl CertificateAdmission {
             self.authorizer.authorize(user, &attributes, lookup).is_allowed()
         })
     }
+
+    /// A bundle's signer never changes, so the new object's counts.
+    fn check_bundle(&self, request: &AdmissionRequest<'_>, lookup: &dyn Lookup) -> Result<(), AdmissionError> {
+        let signer = request.object.str_at(&["spec", "signerName"]);
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        let same = request.old.is_some_and(|old| old.get("spec") == request.object.get("spec"));
+        if !writes || signer.is_empty() || same || self.may(request.user, "attest", signer, lookup) {
+            return Ok(());
+        }
+        Err(request.forbidden(&format!("user not permitted to attest for signerName {signer:?}")))
+    }
 }
 
 impl AdmissionPlugin for CertificateAdmission {
@@ -42,6 +53,9 @@ impl AdmissionPlugin for CertificateAdmission {
     }
 
     fn validate(&self, request: &mut AdmissionRequest<'_>, lookup: &dyn Lookup) -> Result<(), AdmissionError> {
+        if request.is(GROUP, "clustertrustbundles") {
+            return self.check_bundle(request, lookup);
+        }
         if !request.is_any(GROUP, "certificatesigningrequests") {
             return Ok(());
         }
@@ -103,7 +117,7 @@ mod tests {
     impl Authorizer for Fixed {
         fn authorize(&self, user: &User, of: &Attributes<'_>, _: &dyn Lookup) -> Decision {
             match (user.name.as_str(), of.verb, of.name) {
-                ("approver", "approve", "a/b") | ("signer", "sign", "a/*") => Decision::Allow(String::new()),
+                ("approver", "approve", "a/b") | ("signer", "sign" | "attest", "a/*") => Decision::Allow(String::new()),
                 _ => Decision::NoOpinion(String::new()),
             }
         }
@@ -143,6 +157,17 @@ mod tests {
             let done = Write::create(GROUP, "certificatesigningrequests", csr)
                 .run(&CertificateAdmission::new(Arc::new(Fixed)), &Objects::default());
             assert_eq!(done.is_ok(), allowed, "{group} {signer}");
+        }
+    }
+
+    #[test]
+    fn bundles_of_a_signer_need_its_attestation() {
+        let admission = CertificateAdmission::new(Arc::new(Fixed));
+        let bundle =
+            |signer: &str| json!({"metadata": {"name": "b"}, "spec": {"signerName": signer, "trustBundle": "x"}});
+        for (user, signer, allowed) in [("signer", "a/b", true), ("approver", "a/b", false), ("approver", "", true)] {
+            let write = Write::create(GROUP, "clustertrustbundles", bundle(signer)).by(User::new(user, &[]));
+            assert_eq!(write.run(&admission, &Objects::default()).is_ok(), allowed, "{user} {signer}");
         }
     }
 }

@@ -11,15 +11,18 @@ mod namespace;
 mod node_restriction;
 mod pod_security;
 mod pod_security_checks;
+mod policy;
 mod quota;
 mod quota_usage;
 mod request;
 mod resources;
 mod scheduling;
 mod service_account;
+mod stages;
 mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+mod webhook;
 
 pub use certificates::CertificateAdmission;
 pub use error::{AdmissionError, Cause, Details};
@@ -38,6 +41,10 @@ pub use service_account::ServiceAccountAdmission;
 pub use storage::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
+
+pub(crate) use policy::{PolicyIndex, check_expressions, write_type_checks};
+pub(crate) use stages::{judge_by_others, mutate_by_others};
+pub(crate) use webhook::WebhookIndex;
 
 use crate::authz::{Authorizer, EscalationCheck, Rbac};
 use std::sync::Arc;

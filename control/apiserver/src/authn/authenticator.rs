@@ -204,9 +204,14 @@ impl Authenticator {
         Ok(())
     }
 
-    /// The document at `/.well-known/openid-configuration`.
+    /// The document at `/.well-known/openid-configuration`. The keys are where the issuer is: whoever can check the
+    /// issuer's word (a pod) can reach that name; `public_address` stands in for an issuer that is no URL.
     #[must_use]
-    pub fn openid_configuration(&self, jwks_uri: &str) -> Json {
+    pub fn openid_configuration(&self, public_address: &str) -> Json {
+        let issuer = self.config.issuers.first().filter(|issuer| issuer.starts_with("https://"));
+        let base = issuer
+            .map_or_else(|| format!("https://{public_address}"), |issuer| issuer.trim_end_matches('/').to_owned());
+        let jwks_uri = format!("{base}/openid/v1/jwks");
         let keys = self.keys.load().jwks();
         let mut algorithms: Vec<&str> =
             keys["keys"].as_array().into_iter().flatten().filter_map(|key| key["alg"].as_str()).collect();

@@ -33,8 +33,12 @@ const MAX_PAGE: usize = 3 << 20;
 /// Answers a request that goes on to a node.
 pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
     let subresource = &*call.info.subresource;
-    call.mutate(Operation::Connect, &mut Value::object(), None)?;
-    call.validate(Operation::Connect, &mut Value::object(), None)?;
+    // Reading a log is no connection to admission.
+    if subresource != "log" {
+        let mut options = options(call);
+        call.mutate(Operation::Connect, &mut options, None).await?;
+        call.validate(Operation::Connect, &mut options, None).await?;
+    }
     let connector = call.server.nodes.clone().ok_or_else(|| Status::service_unavailable("no way to nodes"))?;
     let way = match (call.view.plural(), subresource) {
         (_, "log") => match target::log(call)? {
@@ -56,6 +60,42 @@ pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<Answer, Status>
         "proxy" => proxy(call, way, connector, body).await,
         _ => Err(Status::bad_request("Upgrade request required")),
     }
+}
+
+/// The options of a connection as the object that admission sees.
+fn options(call: &Call<'_>) -> Value {
+    let query = call.query;
+    let kind = match (call.view.plural(), &*call.info.subresource) {
+        (_, "exec") => "PodExecOptions",
+        (_, "attach") => "PodAttachOptions",
+        (_, "portforward") => "PodPortForwardOptions",
+        ("pods", _) => "PodProxyOptions",
+        ("services", _) => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    let mut options = Value::object();
+    options.set_at(&["apiVersion"], "v1");
+    options.set_at(&["kind"], kind);
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(flag) {
+            options.set_at(&[flag], true);
+        }
+    }
+    if !query.get("container").is_empty() {
+        options.set_at(&["container"], query.get("container"));
+    }
+    let command: Vec<Value> = query.all("command").map(Value::from).collect();
+    if !command.is_empty() {
+        options.set_at(&["command"], command);
+    }
+    let ports: Vec<Value> = query.all("ports").filter_map(|port| port.parse::<i64>().ok()).map(Value::from).collect();
+    if !ports.is_empty() {
+        options.set_at(&["ports"], ports);
+    }
+    if call.info.subresource == "proxy" {
+        options.set_at(&["path"], call.info.rest);
+    }
+    options
 }
 
 async fn upgrade(call: &Call<'_>, way: Way, connector: SharedConnector) -> Result<Answer, Status> {

@@ -145,8 +145,7 @@ pub(crate) async fn serve(
         ["healthz" | "livez" | "readyz", ref rest @ ..] => health::answer(server, segments[0], rest, query).await,
         ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics_text().into())),
         [".well-known", "openid-configuration"] => {
-            let jwks = format!("https://{}/openid/v1/jwks", server.public_address);
-            plain(headers, query, &server.authenticator.openid_configuration(&jwks))
+            plain(headers, query, &server.authenticator.openid_configuration(&server.public_address))
         }
         ["openid", "v1", "jwks"] => {
             let bytes = serde_json::to_vec(&server.authenticator.jwks()).unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::{
     ApiServer,
-    admission::{AdmissionError, AdmissionRequest, Operation, PairedWrite},
+    admission::{self, AdmissionError, AdmissionRequest, Operation, PairedWrite},
     authn::User,
     authz::{Attributes, forbidden_message},
     body::{Body, ReadError},
@@ -12,7 +12,10 @@ use crate::{
 use ::http::HeaderMap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 use timonel_api::{
     Decoded, FieldErrors, FieldValidation, Limits, Path, Status, TypeId, Value, decode_json, decode_proto, decode_yaml,
 };
@@ -36,6 +39,8 @@ pub(crate) struct Call<'a> {
     pub(crate) now: jiff::Timestamp,
     pub(crate) accept: Accept,
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// Annotations of the request's audit event.
+    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
 }
 
 /// What admission left behind for the commit.
@@ -63,6 +68,18 @@ impl Call<'_> {
         match &self.view.custom {
             Some(custom) => custom.encode(object),
             None => crate::cache::encode(object, &self.view.columns),
+        }
+    }
+
+    /// Adds an annotation to the request's audit event; the first of a name stays.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        self.annotations.lock().entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    }
+
+    /// What type checks find in a validating policy, into its status.
+    pub(crate) fn write_type_checks(&self, object: &mut Value) {
+        if self.server.type_checks.load(Ordering::Relaxed) {
+            admission::write_type_checks(&self.view.scheme, self.view.kind(), object);
         }
     }
 
@@ -143,28 +160,56 @@ impl Call<'_> {
         Ok(value)
     }
 
-    /// Runs the mutating half of admission.
-    pub(crate) fn mutate(&self, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    /// Runs the mutating half of admission: built-in rules, policies, webhooks.
+    pub(crate) async fn mutate(
+        &self,
+        operation: Operation,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
         let dry_run = self.dry_run()?;
-        self.admit(operation, object, old, dry_run, |server, request| {
-            server.admission.mutate(request, server.lookup.as_ref())
-        })
-        .map(drop)
+        let built_in = |object: &mut Value| {
+            let run = |server: &ApiServer, request: &mut AdmissionRequest<'_>| {
+                server.admission.mutate(request, server.lookup.as_ref())
+            };
+            self.admit(operation, object, old, dry_run, run).map(drop)
+        };
+        built_in(object)?;
+        admission::mutate_by_others(self, operation, object, old, built_in).await
     }
 
     /// Runs the validating half; what is to be written beside comes back.
-    pub(crate) fn validate(
+    pub(crate) async fn validate(
         &self,
         operation: Operation,
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<Admitted, Status> {
         let dry_run = self.dry_run()?;
-        self.admit(operation, object, old, dry_run, |server, request| {
-            server.admission.validate(request, server.lookup.as_ref())?;
-            // Validating webhooks and policies have their place here: quota comes after them.
+        let mut admitted = self.admit(operation, object, old, dry_run, |server, request| {
+            server.admission.validate(request, server.lookup.as_ref())
+        })?;
+        admission::judge_by_others(self, operation, object, old).await?;
+        let last = self.admit(operation, object, old, dry_run, |server, request| {
             server.admission.validate_after_webhooks(request, server.lookup.as_ref())
-        })
+        })?;
+        admitted.paired.extend(last.paired);
+        Ok(admitted)
+    }
+
+    /// Name and namespace of what a write is about, as admission is told them.
+    pub(crate) fn place<'p>(&'p self, old: Option<&'p Value>) -> (&'p str, &'p str) {
+        let (found, within) = match old {
+            Some(old) => (old.str_at(&["metadata", "name"]), old.str_at(&["metadata", "namespace"])),
+            None => ("", ""),
+        };
+        let named = if self.info.is_named { &*self.info.name } else { found };
+        let namespace = match self.view.plural() {
+            "namespaces" if self.view.group().is_empty() => named,
+            _ if self.namespace().is_empty() => within,
+            _ => self.namespace(),
+        };
+        (named, namespace)
     }
 
     fn admit(
@@ -177,16 +222,7 @@ impl Call<'_> {
     ) -> Result<Admitted, Status> {
         let kind = object.str_at(&["kind"]).to_owned();
         let kind = if kind.is_empty() { self.view.resource.kind.to_string() } else { kind };
-        let (found, within) = match old {
-            Some(old) => (old.str_at(&["metadata", "name"]), old.str_at(&["metadata", "namespace"])),
-            None => ("", ""),
-        };
-        let named = if self.info.is_named { &*self.info.name } else { found };
-        let namespace = match self.view.plural() {
-            "namespaces" if self.view.group().is_empty() => named,
-            _ if self.namespace().is_empty() => within,
-            _ => self.namespace(),
-        };
+        let (named, namespace) = self.place(old);
         let options = Value::object();
         let mut request = AdmissionRequest {
             operation,

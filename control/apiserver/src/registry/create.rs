@@ -6,7 +6,7 @@ use super::{
     owners, paired, requester,
 };
 use crate::{
-    admission::Operation,
+    admission::{self, Operation},
     body::Body,
     cache::Entry,
     custom,
@@ -70,12 +70,13 @@ pub(crate) async fn create_object(call: &Call<'_>, object: Value) -> Result<Writ
 
 /// One attempt; `None` when something that is written beside (a quota, an address) was changed by others.
 async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, Status> {
-    mutate(call, Operation::Create, &mut object, None)?;
+    mutate(call, Operation::Create, &mut object, None).await?;
     let kind = call.view.kind();
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
     prepare_create(kind, &mut object, call.now);
     timonel_api::fill_always(call.view.scheme.schema(), call.view.storage.body, &mut object);
     requester::stamp(call, &mut object);
+    call.write_type_checks(&mut object);
     name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);
@@ -83,7 +84,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     custom::on_create(call, &mut object);
     let allocated = call.server.services.on_create(call, &mut object).await?;
     judge(call, &object, &name)?;
-    let admitted = call.validate(Operation::Create, &mut object, None)?;
+    let admitted = call.validate(Operation::Create, &mut object, None).await?;
     if call.view.slot.get_key(&key).is_some() {
         return Err(exists());
     }
@@ -113,7 +114,7 @@ fn already_exists(call: &Call<'_>, key: &bytes::Bytes, name: &str) -> Status {
 }
 
 /// Runs the mutating half of admission; entries of owners that it leaves broken are put back.
-pub(super) fn mutate(
+pub(super) async fn mutate(
     call: &Call<'_>,
     operation: Operation,
     object: &mut Value,
@@ -121,7 +122,7 @@ pub(super) fn mutate(
 ) -> Result<(), Status> {
     const ENTRIES: [&str; 2] = ["metadata", "managedFields"];
     let before = object.at(&ENTRIES).cloned();
-    call.mutate(operation, object, old)?;
+    call.mutate(operation, object, old).await?;
     if object.at(&ENTRIES) == before.as_ref() {
         return Ok(());
     }
@@ -139,7 +140,8 @@ pub(super) fn mutate(
 
 fn judge(call: &Call<'_>, object: &Value, name: &str) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_create(&call.view, object, |warning| call.warn(warning));
+    let mut errors = rules::validate_create(&call.view, object, |warning| call.warn(warning));
+    errors.extend(admission::check_expressions(kind, object, None));
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, name, &errors));
     }

@@ -129,8 +129,8 @@ pub(crate) async fn delete_named(
         let entry = call.view.slot.get(namespace, name).ok_or_else(|| call.view.not_found(name))?;
         let old = call.view.decode_stored(&entry)?;
         check_preconditions(call, name, options, &old)?;
-        call.mutate(Operation::Delete, &mut Value::Null, Some(&old))?;
-        let admitted = call.validate(Operation::Delete, &mut Value::Null, Some(&old))?;
+        call.mutate(Operation::Delete, &mut Value::Null, Some(&old)).await?;
+        let admitted = call.validate(Operation::Delete, &mut Value::Null, Some(&old)).await?;
         match decide(call, &old, options) {
             Step::Pending => return Ok(Deleted::Marked(call.view.present(old)?)),
             Step::Mark(new) if options.dry_run => return Ok(Deleted::Marked(call.view.present(*new)?)),

@@ -10,7 +10,7 @@ use super::{
     paired,
 };
 use crate::{
-    admission::Operation,
+    admission::{self, Operation},
     body::Body,
     cache::Entry,
     custom,
@@ -174,7 +174,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         None => new.set_at(&["metadata", "resourceVersion"], entry.revision.to_string()),
     }
     check_uid(call, &new, &old)?;
-    mutate(call, Operation::Update, &mut new, Some(&old))?;
+    mutate(call, Operation::Update, &mut new, Some(&old)).await?;
     prepare(call, part, &mut new, &old);
     keep_identity(&mut new, &old);
     keep_times(&old, &mut new);
@@ -185,7 +185,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         Default::default()
     };
     judge(call, part, &new, &old)?;
-    let admitted = call.validate(Operation::Update, &mut new, Some(&old))?;
+    let admitted = call.validate(Operation::Update, &mut new, Some(&old)).await?;
     if call.dry_run()? {
         return Ok(Attempt::Done(Written::DryRun(Box::new(new))));
     }
@@ -236,7 +236,10 @@ fn check_uid(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Status> {
 
 fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) {
     match part {
-        Part::Main => strategy::prepare_update(call.view.kind(), new, old),
+        Part::Main => {
+            strategy::prepare_update(call.view.kind(), new, old);
+            call.write_type_checks(new);
+        }
         Part::Status => strategy::prepare_status_update(call.view.kind(), new, old, call.now),
         Part::Finalize => strategy::prepare_finalize(new, old),
         Part::Approval => strategy::prepare_approval(new, old, call.now),
@@ -257,7 +260,10 @@ fn keep_identity(new: &mut Value, old: &Value) {
 
 fn judge(call: &Call<'_>, part: Part, new: &Value, old: &Value) -> Result<(), Status> {
     let kind = call.view.kind();
-    let errors = rules::validate_update(part, &call.view, new, old, |warning| call.warn(warning));
+    let mut errors = rules::validate_update(part, &call.view, new, old, |warning| call.warn(warning));
+    if part == Part::Main {
+        errors.extend(admission::check_expressions(kind, new, Some(old)));
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &call.info.name, &errors));
     }

@@ -22,7 +22,7 @@ pub(super) async fn bind(call: &Call<'_>, body: Body) -> Result<http::Answer, St
     if call.info.is_named && !asked.is_empty() && asked != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    call.validate(Operation::Create, &mut binding, None)?;
+    call.validate(Operation::Create, &mut binding, None).await?;
     check(&binding, &name)?;
     let resources = call.server.resources.load_full();
     let pods = resources.get("", "v1", "pods").ok_or_else(Status::no_such_resource)?;

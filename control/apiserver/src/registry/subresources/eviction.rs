@@ -30,7 +30,7 @@ pub(super) async fn evict(call: &Call<'_>, body: Body) -> Result<http::Answer, S
     if !asked.is_empty() && asked != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    call.validate(Operation::Create, &mut eviction, None)?;
+    call.validate(Operation::Create, &mut eviction, None).await?;
     let mut options = DeleteOptions::default();
     options.read_value(eviction.get("deleteOptions").unwrap_or(&Value::Null));
     options.dry_run |= call.dry_run()?;

@@ -66,7 +66,7 @@ async fn posted(call: &Call<'_>, body: Body, gvk: &Gvk) -> Result<Value, Status>
     object.insert("apiVersion", gvk.api_version());
     object.insert("kind", Value::String(gvk.kind.clone()));
     timonel_api::default_type(&call.view.scheme, ty, &mut value);
-    call.mutate(Operation::Create, &mut value, None)?;
+    call.mutate(Operation::Create, &mut value, None).await?;
     Ok(value)
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status
         return Err(not_acceptable());
     }
     let mut review = posted(call, body, &call.view.resource.gvk()).await?;
-    call.validate(Operation::Create, &mut review, None)?;
+    call.validate(Operation::Create, &mut review, None).await?;
     let server = call.server;
     let lookup: &dyn Lookup = server.lookup.as_ref();
     let authorizer = server.authorizer.as_ref();

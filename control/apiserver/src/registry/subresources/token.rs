@@ -16,7 +16,7 @@ pub(super) async fn token(call: &Call<'_>, body: Body) -> Result<Answer, Status>
     let (account, id) = ([call.namespace(), &*call.info.name], call.server.entropy.uuid());
     let authenticator = &call.server.authenticator;
     let grant = authenticator.request_token(request, account, id, lookup, call.now).map_err(admission_status)?;
-    call.validate(Operation::Create, &mut grant.request().clone(), None)?;
+    call.validate(Operation::Create, &mut grant.request().clone(), None).await?;
     let answer = grant.mint(authenticator).map_err(admission_status)?;
     Answer::value(201, &answer, &call.view.scheme, &call.accept)
 }

@@ -1,0 +1,132 @@
+//! `status.typeChecking` of validating policies: expressions checked against the types that the policy names.
+//! What upstream's controller finds out later is known here when the policy is written.
+
+use super::expressions::{environment_for, with_variables};
+use std::sync::Arc;
+use timonel_api::{Gvk, KindRef, Scheme, Value};
+use timonel_cel::{Environment, Type, compile};
+
+/// Types that one policy is checked against, at most.
+const MAX_TYPES: usize = 10;
+
+/// Writes what a policy's status says of its expressions; nothing for every other kind.
+pub(crate) fn write_type_checks(scheme: &Arc<Scheme>, kind: KindRef<'_>, object: &mut Value) {
+    if (kind.group, kind.kind) != ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") {
+        return;
+    }
+    let generation = object.int_at(&["metadata", "generation"]).unwrap_or(1);
+    if object.int_at(&["status", "observedGeneration"]) == Some(generation) {
+        return;
+    }
+    let warnings = warnings(scheme, object);
+    object.set_at(&["status", "observedGeneration"], generation);
+    object.set_at(&["status", "typeChecking"], Value::object());
+    if !warnings.is_empty() {
+        object.set_at(&["status", "typeChecking", "expressionWarnings"], warnings);
+    }
+}
+
+fn warnings(scheme: &Arc<Scheme>, policy: &Value) -> Vec<Value> {
+    let kinds = kinds(scheme, policy);
+    let param_kind = policy.at(&["spec", "paramKind"]).filter(|kind| !kind.is_null());
+    let params = param_kind.map(|kind| {
+        let gvk = Gvk::of(kind.str_at(&["apiVersion"]), kind.str_at(&["kind"]));
+        scheme.type_of(&gvk).map_or(Type::Dyn, |id| Type::of_scheme(scheme, id))
+    });
+    let mut found = Vec::new();
+    for (at, validation) in policy.list_at(&["spec", "validations"]).iter().enumerate() {
+        for member in ["expression", "messageExpression"] {
+            let text = validation.str_at(&[member]);
+            let faults: Vec<String> = kinds
+                .iter()
+                .filter(|_| !text.is_empty())
+                .filter_map(|(gvk, object)| {
+                    let environment = variables(policy, &environment_for(object, params.as_ref(), true));
+                    let errors = compile(text, &environment).err()?;
+                    Some(format!("{gvk}: compilation failed: {errors}\n"))
+                })
+                .collect();
+            if !faults.is_empty() {
+                let mut warning = Value::object();
+                warning.set_at(&["fieldRef"], format!("spec.validations[{at}].{member}"));
+                warning.set_at(&["warning"], faults.join("\n"));
+                found.push(warning);
+            }
+        }
+    }
+    found
+}
+
+fn variables(policy: &Value, base: &Environment) -> Environment {
+    let mut types = Vec::new();
+    for variable in policy.list_at(&["spec", "variables"]) {
+        let environment = with_variables(base, &types);
+        let program = compile(variable.str_at(&["expression"]), &environment);
+        let ty = program.map_or(Type::Dyn, |program| program.result_type().clone());
+        types.push((variable.str_at(&["name"]).into(), ty));
+    }
+    with_variables(base, &types)
+}
+
+/// Kinds that the policy's rules name without wildcards, sorted.
+fn kinds(scheme: &Arc<Scheme>, policy: &Value) -> Vec<(Gvk, Type)> {
+    let mut found: Vec<(Gvk, Type)> = Vec::new();
+    for rule in policy.list_at(&["spec", "matchConstraints", "resourceRules"]) {
+        let texts = |field: &str| rule.list_at(&[field]).iter().filter_map(Value::as_str).collect::<Vec<_>>();
+        let (groups, versions, resources) = (texts("apiGroups"), texts("apiVersions"), texts("resources"));
+        if groups.iter().chain(&versions).any(|text| text.contains('*')) {
+            continue;
+        }
+        for resource in scheme.resources() {
+            let named = groups.contains(&resource.group.as_str())
+                && versions.contains(&resource.version.as_str())
+                && resources.contains(&resource.plural.as_str());
+            let gvk = resource.gvk();
+            if named && found.len() < MAX_TYPES && !found.iter().any(|(held, _)| *held == gvk) {
+                found.push((gvk, Type::of_scheme(scheme, resource.body)));
+            }
+        }
+    }
+    found.sort_by(|a, b| (&a.0.group, &a.0.version, &a.0.kind).cmp(&(&b.0.group, &b.0.version, &b.0.kind)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn checked(validation: serde_json::Value) -> Value {
+        let mut policy: Value = json!({"metadata": {"generation": 2}, "spec": {
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "deployments/scale"]}]},
+            "variables": [{"name": "n", "expression": "object.spec.replicas"}],
+            "validations": [validation]}})
+        .into();
+        let kind = KindRef::builtin("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", true);
+        write_type_checks(&Scheme::kubernetes(), kind, &mut policy);
+        policy
+    }
+
+    #[test]
+    fn sound_policies_have_no_warnings() {
+        let policy = checked(json!({"expression": "variables.n > 1 && object.metadata.name.startsWith('a')"}));
+        assert_eq!(policy.int_at(&["status", "observedGeneration"]), Some(2));
+        assert_eq!(policy.at(&["status", "typeChecking"]), Some(&Value::object()));
+    }
+
+    #[test]
+    fn fields_that_are_not_there_are_named_with_the_kind() {
+        let policy = checked(json!({"expression": "object.spec.maxReplicas > 1", "messageExpression": "object.x"}));
+        let warnings = policy.list_at(&["status", "typeChecking", "expressionWarnings"]);
+        let shown: Vec<(&str, &str)> =
+            warnings.iter().map(|warning| (warning.str_at(&["fieldRef"]), warning.str_at(&["warning"]))).collect();
+        assert_eq!(shown.len(), 2);
+        assert_eq!(shown[0].0, "spec.validations[0].expression");
+        assert_eq!(
+            shown[0].1,
+            "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:12: undefined field 'maxReplicas'\n | object.spec.maxReplicas > 1\n | ...........^\n"
+        );
+        assert_eq!(shown[1].0, "spec.validations[0].messageExpression");
+    }
+}

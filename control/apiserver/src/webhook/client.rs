@@ -1,0 +1,228 @@
+//! The client: one pool of kept-alive connections for each target, calls in flight bounded, answers bounded.
+
+use super::{dial, target::WebhookTarget};
+use crate::{admission::Lookup, streams::SharedConnector};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{client::legacy::Client, rt::TokioTimer};
+use parking_lot::Mutex;
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use timonel_runtime::{Entropy, OnError, Tasks};
+use tokio::sync::Semaphore;
+
+/// Targets whose connections are kept; the one unused for longest makes room.
+const MAX_TARGETS: usize = 256;
+/// Calls in flight to one target; further ones wait within their own time.
+const MAX_IN_FLIGHT: usize = 100;
+/// Idle connections kept to one target that does not speak HTTP/2.
+const MAX_IDLE: usize = 8;
+const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 3 << 20;
+/// Bytes of an answer's text that a message quotes.
+const MAX_QUOTED: usize = 512;
+
+/// Why a webhook gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// Its configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// It could not be reached, or did not answer in time.
+    #[error("Post {url:?}: {cause}")]
+    Post {
+        /// What was asked.
+        url: String,
+        /// Why there is no answer.
+        cause: String,
+    },
+    /// It answered with a status other than 200.
+    #[error("{0}")]
+    Answer(String),
+}
+
+/// Calls webhooks.
+pub(crate) struct WebhookClient {
+    lookup: Arc<dyn Lookup>,
+    nodes: Option<SharedConnector>,
+    entropy: Entropy,
+    tasks: Tasks,
+    /// Pools in order of use, the latest last.
+    pools: Mutex<Vec<(Arc<WebhookTarget>, Arc<Pool>)>>,
+}
+
+impl std::fmt::Debug for WebhookClient {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("WebhookClient").field("targets", &self.pools.lock().len()).finish_non_exhaustive()
+    }
+}
+
+struct Pool {
+    client: Client<Connector, Full<Bytes>>,
+    in_flight: Semaphore,
+}
+
+impl WebhookClient {
+    /// A client that finds Services through `lookup` and reaches their pods through `nodes`.
+    pub(crate) fn new(
+        lookup: Arc<dyn Lookup>,
+        nodes: Option<SharedConnector>,
+        entropy: Entropy,
+        tasks: &Tasks,
+    ) -> Self {
+        Self { lookup, nodes, entropy, tasks: tasks.child("webhooks"), pools: Mutex::default() }
+    }
+
+    /// Posts JSON and gives back the body of the answer.
+    ///
+    /// # Errors
+    /// When there is no answer within `timeout`, or one that is not 200.
+    pub(crate) async fn post(
+        &self,
+        target: &WebhookTarget,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let url = target.url(Some(timeout.as_secs().max(1)));
+        let pool = self.pool(target)?;
+        let failed = |cause: String| CallError::Post { url: url.clone(), cause };
+        match tokio::time::timeout(timeout, exchange(&pool, &url, body)).await {
+            Ok(Ok((StatusCode::OK, answer))) => Ok(answer),
+            Ok(Ok((code, answer))) => Err(CallError::Answer(refusal(code, &answer))),
+            Ok(Err(error)) => Err(failed(chain(&*error))),
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        }
+    }
+
+    fn pool(&self, target: &WebhookTarget) -> Result<Arc<Pool>, CallError> {
+        let mut pools = self.pools.lock();
+        if let Some(at) = pools.iter().position(|(held, _)| **held == *target) {
+            let found = pools.remove(at);
+            let pool = found.1.clone();
+            pools.push(found);
+            return Ok(pool);
+        }
+        let target = Arc::new(target.clone());
+        let dialer = dial::Dialer {
+            target: target.clone(),
+            tls: Arc::new(dial::tls(&target.ca_bundle).map_err(CallError::Config)?),
+            lookup: self.lookup.clone(),
+            nodes: self.nodes.clone(),
+            entropy: self.entropy.clone(),
+        };
+        let client = Client::builder(Spawner(self.tasks.clone()))
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(Connector(dialer));
+        let pool = Arc::new(Pool { client, in_flight: Semaphore::new(MAX_IN_FLIGHT) });
+        if pools.len() >= MAX_TARGETS {
+            pools.remove(0);
+        }
+        pools.push((target, pool.clone()));
+        Ok(pool)
+    }
+}
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+async fn exchange(pool: &Pool, url: &str, body: Bytes) -> Result<(StatusCode, Bytes), AnyError> {
+    let _place = pool.in_flight.acquire().await?;
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(url)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json, */*")
+        .header(header::USER_AGENT, "kube-apiserver-admission")
+        .body(Full::new(body))?;
+    timonel_runtime::propagate_trace(request.headers_mut());
+    let answer = pool.client.request(request).await?;
+    let code = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await?;
+    Ok((code, body.to_bytes()))
+}
+
+/// An answer that is no answer, in the words of upstream's client.
+fn refusal(code: StatusCode, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_QUOTED)]);
+    let text = text.trim();
+    match code {
+        StatusCode::NOT_FOUND => "the server could not find the requested resource".to_owned(),
+        StatusCode::UNAUTHORIZED => "the server has asked for the client to provide credentials".to_owned(),
+        StatusCode::FORBIDDEN => "forbidden".to_owned(),
+        code if code.is_server_error() => {
+            let text = if text.is_empty() { code.canonical_reason().unwrap_or("unknown") } else { text };
+            format!("an error on the server ({text:?}) has prevented the request from succeeding")
+        }
+        _ => "the server rejected our request for an unknown reason".to_owned(),
+    }
+}
+
+/// The deepest cause says why; what stands above it only says where.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+/// Gives the HTTP client connections to one target.
+#[derive(Clone)]
+struct Connector(dial::Dialer);
+
+impl tower::Service<http::Uri> for Connector {
+    type Response = dial::Wire;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<dial::Wire, std::io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let dialer = self.0.clone();
+        Box::pin(async move { dialer.dial().await })
+    }
+}
+
+/// Connections' work belongs to the server's tasks.
+#[derive(Clone)]
+struct Spawner(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn::<Infallible>("connection to a webhook", OnError::Log, async move {
+            work.await;
+            Ok(())
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_the_words_of_upstreams_client() {
+        for (code, body, text) in [
+            (404, "", "the server could not find the requested resource"),
+            (500, "boom\n", "an error on the server (\"boom\") has prevented the request from succeeding"),
+            (503, "", "an error on the server (\"Service Unavailable\") has prevented the request from succeeding"),
+        ] {
+            assert_eq!(refusal(StatusCode::from_u16(code).unwrap(), body.as_bytes()), text);
+        }
+    }
+}
