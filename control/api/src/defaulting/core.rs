@@ -70,6 +70,21 @@ pub(super) fn volume(object: &mut Object) {
     }
 }
 
+/// The name of the service account is there under its old name too; where they disagree, the new one counts.
+pub(super) fn pod_spec(object: &mut Object) {
+    let (name, old) = (text(object, "serviceAccountName"), text(object, "serviceAccount"));
+    if name == old {
+        return;
+    }
+    if name.is_empty() {
+        let old = old.to_owned();
+        object.insert("serviceAccountName", old);
+    } else {
+        let name = name.to_owned();
+        object.insert("serviceAccount", name);
+    }
+}
+
 pub(super) fn replication_controller(object: &mut Object) {
     let labels = object.get("spec").and_then(|spec| spec.at(&["template", "metadata", "labels"])).cloned();
     let Some(labels) = labels.filter(|labels| filled(Some(labels)).is_some()) else { return };

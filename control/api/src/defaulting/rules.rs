@@ -66,13 +66,16 @@ pub(super) const RULES: &[(&str, &str, Rule)] = &[
     (
         "core",
         "PodSpec",
-        values(&[
-            ("dnsPolicy", Text("ClusterFirst")),
-            ("restartPolicy", Text("Always")),
-            ("securityContext", Empty),
-            ("terminationGracePeriodSeconds", Int(30)),
-            ("schedulerName", Text("default-scheduler")),
-        ]),
+        both(
+            &[
+                ("dnsPolicy", Text("ClusterFirst")),
+                ("restartPolicy", Text("Always")),
+                ("securityContext", Empty),
+                ("terminationGracePeriodSeconds", Int(30)),
+                ("schedulerName", Text("default-scheduler")),
+            ],
+            core::pod_spec,
+        ),
     ),
     (
         "core",

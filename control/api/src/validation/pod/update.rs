@@ -91,10 +91,6 @@ fn only_removed_gates(new: &Value, old: &Value, list: &Path<'_>, errors: &mut Fi
 
 /// Puts back what may change; the rest must be as before.
 fn rest_stays(new: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    // What is wrong by itself is not compared, as upstream.
-    if !errors.is_empty() {
-        return;
-    }
     let mut munged = new.get("spec").cloned().unwrap_or_default();
     for list in LISTS {
         let before = old.list_at(&["spec", list]);
@@ -143,28 +139,43 @@ fn gated_changes(munged: &mut Value, old: &Value, path: &Path<'_>, errors: &mut 
             munged.remove_at(&["nodeSelector"]);
         }
     }
-    let affinity = ["spec", "affinity", "nodeAffinity"];
-    match old.at(&affinity) {
+    let before = given(old, &["spec", "affinity", "nodeAffinity"]);
+    affinity_grows(munged, before, path, errors);
+    match before {
+        Some(before) => munged.set_at(&["affinity", "nodeAffinity"], before.clone()),
         None => {
             munged.remove_at(&["affinity", "nodeAffinity"]);
-        }
-        Some(before) => {
-            let required = "requiredDuringSchedulingIgnoredDuringExecution";
-            let terms = |affinity: Option<&Value>| {
-                affinity.map_or(0, |affinity| affinity.list_at(&[required, "nodeSelectorTerms"]).len())
-            };
-            let after = munged.at(&["affinity", "nodeAffinity"]);
-            if given(before, &[required]).is_some() && terms(after) != terms(Some(before)) {
-                let place = path.child("affinity.nodeAffinity");
-                let place = place.child(required);
-                let place = place.child("nodeSelectorTerms");
-                errors.invalid(
-                    &place,
-                    after.cloned().unwrap_or_default(),
-                    "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
-                );
+            let nothing = munged.get("affinity").and_then(Value::as_object).is_some_and(crate::Object::is_empty);
+            if nothing && given(old, &["spec", "affinity"]).is_none() {
+                munged.remove_at(&["affinity"]);
             }
-            munged.set_at(&["affinity", "nodeAffinity"], before.clone());
+        }
+    }
+}
+
+/// Terms that there were may only get stricter.
+fn affinity_grows(munged: &Value, before: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let terms = ["requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    let before = before.map_or(&[][..], |before| before.list_at(&terms));
+    let after = munged.list_at(&["affinity", "nodeAffinity", terms[0], terms[1]]);
+    let (place, required) = (path.child("affinity.nodeAffinity"), terms[0]);
+    let place = place.child(required);
+    let place = place.child("nodeSelectorTerms");
+    if !before.is_empty() && before.len() != after.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return errors.invalid(&place, Value::from(after.to_vec()), detail);
+    }
+    for (at, (before, after)) in before.iter().zip(after).enumerate() {
+        let lists = ["matchExpressions", "matchFields"].map(|list| (before.list_at(&[list]), after.list_at(&[list])));
+        let open = lists.iter().all(|(before, _)| before.is_empty());
+        let stays = |(before, after): &(&[Value], &[Value])| {
+            after.len() >= before.len()
+                && before.iter().zip(*after).all(|(before, after)| semantic_equal(Some(before), Some(after)))
+        };
+        let filled = lists.iter().any(|(_, after)| !after.is_empty());
+        if (open && filled) || !lists.iter().all(stays) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.invalid(&place.index(at), after.clone(), detail);
         }
     }
 }
