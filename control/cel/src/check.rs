@@ -303,8 +303,8 @@ impl Checker<'_> {
     }
 
     /// The type behind an optional element, which must be one.
-    fn optional_part(&mut self, ty: Type, at: u32) -> Type {
-        let ty = self.resolved(&ty);
+    fn optional_part(&mut self, ty: &Type, at: u32) -> Type {
+        let ty = self.resolved(ty);
         let (inner, was_optional) = unwrap_optional(&ty);
         if !was_optional && !inner.is_dyn_or_error() {
             self.mismatch(at, &Type::optional(inner.clone()), &inner);
@@ -318,7 +318,7 @@ impl Checker<'_> {
         for element in elements {
             let mut ty = self.expr(&mut element.value);
             if element.optional {
-                ty = self.optional_part(ty, element.value.at);
+                ty = self.optional_part(&ty, element.value.at);
             }
             joined = Some(self.join(element.value.at, joined, ty));
         }
@@ -333,7 +333,7 @@ impl Checker<'_> {
             keys = Some(self.join(entry.key.at, keys, key));
             let mut value = self.expr(&mut entry.value);
             if entry.optional {
-                value = self.optional_part(value, entry.value.at);
+                value = self.optional_part(&value, entry.value.at);
             }
             values = Some(self.join(entry.value.at, values, value));
         }
@@ -352,7 +352,7 @@ impl Checker<'_> {
             let mut value = self.expr(&mut field.value);
             let Some(ty) = &found else { continue };
             if field.optional {
-                value = self.optional_part(value, field.value.at);
+                value = self.optional_part(&value, field.value.at);
             }
             let Some(wanted) = ty.field(&field.name) else {
                 let message = format!("undefined field '{}'", field.name);

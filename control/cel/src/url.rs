@@ -124,7 +124,8 @@ fn host_fault(host: &str) -> Option<String> {
         (true, None) => return Some("missing ']' in host".to_owned()),
         (false, _) => host.find(':').map_or((host, ""), |at| host.split_at(at)),
     };
-    if !port.is_empty() && !(port.starts_with(':') && port[1..].bytes().all(|c| c.is_ascii_digit())) {
+    let digits = port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|c| c.is_ascii_digit()));
+    if !port.is_empty() && !digits {
         return Some(format!("invalid port {port:?} after host"));
     }
     let bad =

@@ -210,8 +210,7 @@ impl<'a> Val<'a> {
     #[must_use]
     pub fn of(node: &'a Value) -> Self {
         match node {
-            // Sets of owned fields are opaque text; expressions do not look into them.
-            Value::Null | Value::Raw(_) => Self::Null,
+            Value::Null => Self::Null,
             Value::Bool(truth) => Self::Bool(*truth),
             Value::Int(number) => Self::Int(*number),
             Value::Float(number) => Self::Double(*number),
