@@ -167,10 +167,15 @@ async fn backed_up_and_restored(fleet: &Client, machine: &Machine) {
     controllers_run(&copy, "restored").await;
 }
 
+fn step(start: &tokio::time::Instant, what: &str) {
+    println!("{:?}: {what}", start.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_serve_and_one_leads() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let etcd = etcd();
+    let start = tokio::time::Instant::now();
     let (first, second) = tokio::join!(machine(&etcd), machine(&etcd));
     let fleet = Api::<Cluster>::namespaced(first.service.fleet_client("masters"), "default");
     let spec = ClusterSpec { version: "1.36".into(), ..ClusterSpec::default() };
@@ -191,16 +196,21 @@ async fn both_serve_and_one_leads() {
         Api::<ConfigMap>::default_namespaced(there.clone()).get(&name).await.unwrap();
     }
     controllers_run(&two, "before").await;
+    step(&start, "both serve");
     let fleet_client = patient(second.data.path()).await;
     backed_up_and_restored(&fleet_client, &second).await;
+    step(&start, "restored");
     // Whoever leads, the other goes on alone; and it leads when the leader goes.
     assert!(first.service.stop().await);
     first.tasks.shutdown(Duration::from_secs(5)).await;
+    step(&start, "the first has stopped");
     controllers_run(&two, "after").await;
+    step(&start, "the second leads");
     let fleet = Api::<Cluster>::namespaced(second.service.fleet_client("masters"), "default");
     let uid = fleet.get("demo").await.unwrap().metadata.uid.unwrap();
     fleet.delete("demo", &DeleteParams::default()).await.unwrap();
     until("the cluster is gone", || async { fleet.get_opt("demo").await.is_ok_and(|found| found.is_none()) }).await;
+    step(&start, "the cluster is gone");
     let left = RangeRequest { range: KeyRange::prefix(format!("/clusters/{uid}/")), revision: None, limit: 0 };
     assert_eq!(second.store.range(left).await.unwrap().count, 0);
     second.service.stop().await;

@@ -15,7 +15,7 @@ const MEETING: &[u8] = b"compact_rev_key";
 
 /// What one compactor remembers between two looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
+pub(super) struct Seen {
     /// Of the meeting key: its logical time.
     version: i64,
     /// The store's revision at the last look.
@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>, interval: Duration) {
     }
 }
 
-async fn look(shared: &Shared, seen: Seen) -> Result<Seen, StoreError> {
+pub(super) async fn look(shared: &Shared, seen: Seen) -> Result<Seen, StoreError> {
     let send = |channel, request| async move { pb::kv_client::KvClient::new(channel).txn(request).await };
     // Sent again after a lost answer it finds its own change, and leaves this interval to itself: no harm.
     let answer = shared.members.repeat(meeting(seen), send).await?;

@@ -14,6 +14,8 @@ mod fence;
 mod judge;
 mod lease;
 mod members;
+#[cfg(test)]
+mod real_tests;
 mod recent;
 mod shared;
 #[cfg(test)]
@@ -103,7 +105,7 @@ impl EtcdStore {
 
     async fn read_txn(&self, txn: &Txn) -> Result<TxnResult, StoreError> {
         let answer = self.shared.members.repeat(self.shared.names.txn(txn, 0), send_txn).await?;
-        match self.shared.names.txn_result(txn, answer)? {
+        match self.shared.names.txn_result(txn, 0, answer)? {
             Answered::Done(result) => Ok(result),
             Answered::Fenced(_) => Err(StoreError::Unavailable("a read was fenced".into())),
         }
@@ -117,7 +119,7 @@ impl EtcdStore {
             let epoch = self.fence.epoch();
             let request = self.shared.names.txn(txn, epoch);
             match self.shared.members.once(request, until, send_txn).await {
-                Ok(answer) => match self.shared.names.txn_result(txn, answer)? {
+                Ok(answer) => match self.shared.names.txn_result(txn, epoch, answer)? {
                     Answered::Done(result) => {
                         if result.changed() {
                             self.shared.recent.lock().acknowledge(result.revision);

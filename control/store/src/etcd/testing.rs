@@ -42,11 +42,16 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) fn start(flags: &[String]) -> Self {
+        Self::start_with("http", flags)
+    }
+
+    /// `scheme` is how clients come.
+    pub(crate) fn start_with(scheme: &str, flags: &[String]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let [port, peer] = [0, 1].map(|at: usize| ports[at].local_addr().unwrap().port());
         drop(ports);
-        let client = format!("http://127.0.0.1:{port}");
+        let client = format!("{scheme}://127.0.0.1:{port}");
         let child = Command::new(program())
             .arg(format!("--data-dir={}", directory.path().display()))
             .arg(format!("--listen-client-urls={client}"))

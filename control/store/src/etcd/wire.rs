@@ -78,19 +78,24 @@ impl Names {
 
     /// A transaction that holds only while the fence is as of `epoch`; without one where nothing can change.
     pub(super) fn txn(&self, txn: &Txn, epoch: Revision) -> pb::TxnRequest {
-        let ops = |ops: &[Op]| ops.iter().map(|op| self.op(op)).collect();
-        let own = pb::TxnRequest {
+        let ops = |ops: &[Op]| ops.iter().map(|op| self.op(op)).collect::<Vec<_>>();
+        let mut own = pb::TxnRequest {
             compare: txn.compare.iter().map(|compare| self.compare(compare)).collect(),
             success: ops(&txn.then),
             failure: ops(&txn.otherwise),
         };
-        if is_read_only(txn) {
-            return own;
-        }
-        pb::TxnRequest {
-            compare: vec![is_at(self.fence.clone(), epoch)],
-            success: vec![pb::RequestOp { request: Some(request_op::Request::Txn(own)) }],
-            failure: vec![get(self.fence.clone())],
+        match form(txn) {
+            Form::Plain => own,
+            Form::Flat => {
+                own.compare.push(is_at(self.fence.clone(), epoch));
+                own.failure.insert(0, get(self.fence.clone()));
+                own
+            }
+            Form::Nested => pb::TxnRequest {
+                compare: vec![is_at(self.fence.clone(), epoch)],
+                success: vec![pb::RequestOp { request: Some(request_op::Request::Txn(own)) }],
+                failure: vec![get(self.fence.clone())],
+            },
         }
     }
 
@@ -128,19 +133,29 @@ impl Names {
         }
     }
 
-    /// What a transaction answered; the fence's revision when that turned it away.
-    pub(super) fn txn_result(&self, txn: &Txn, answer: pb::TxnResponse) -> Result<Answered, StoreError> {
+    /// What a transaction sent in `epoch` answered; the fence's revision when that turned it away.
+    pub(super) fn txn_result(
+        &self,
+        txn: &Txn,
+        epoch: Revision,
+        answer: pb::TxnResponse,
+    ) -> Result<Answered, StoreError> {
         let newest = header_revision(answer.header.as_ref());
-        if is_read_only(txn) {
+        let form = form(txn);
+        if form == Form::Plain || (form == Form::Flat && answer.succeeded) {
             return self.results(answer.succeeded, newest, answer.responses).map(Answered::Done);
         }
-        let first = answer.responses.into_iter().next().and_then(|response| response.response);
-        match first {
+        let mut responses = answer.responses.into_iter();
+        match responses.next().and_then(|response| response.response) {
             Some(response_op::Response::Txn(own)) if answer.succeeded => {
                 self.results(own.succeeded, newest, own.responses).map(Answered::Done)
             }
             Some(response_op::Response::Range(fence)) => {
-                Ok(Answered::Fenced(fence.kvs.first().map_or(0, |found| revision(found.mod_revision))))
+                let fence = fence.kvs.first().map_or(0, |found| revision(found.mod_revision));
+                if form == Form::Nested || fence != epoch {
+                    return Ok(Answered::Fenced(fence));
+                }
+                self.results(false, newest, responses.collect()).map(Answered::Done)
             }
             _ => Err(malformed()),
         }
@@ -181,13 +196,34 @@ pub(super) enum Answered {
     Fenced(Revision),
 }
 
+/// How a transaction is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As it is: it changes nothing.
+    Plain,
+    /// With the fence among its comparisons: what is done when they fail reads only, so it may be done when the fence
+    /// fails too. etcd counts what it sets against its quota.
+    Flat,
+    /// Within another one. etcd does not count such changes, so this is for what cannot be put otherwise.
+    Nested,
+}
+
+fn form(txn: &Txn) -> Form {
+    let reads = |ops: &[Op]| ops.iter().all(|op| matches!(op, Op::Get(_)));
+    match (reads(&txn.then), reads(&txn.otherwise)) {
+        (true, true) => Form::Plain,
+        (false, true) => Form::Flat,
+        (_, false) => Form::Nested,
+    }
+}
+
 fn malformed() -> StoreError {
     StoreError::Unavailable("etcd's answer does not fit the transaction".into())
 }
 
 /// Whether a transaction changes nothing in either case.
 pub(super) fn is_read_only(txn: &Txn) -> bool {
-    txn.then.iter().chain(&txn.otherwise).all(|op| matches!(op, Op::Get(_)))
+    form(txn) == Form::Plain
 }
 
 /// Refuses a transaction that changes a key twice, as etcd would in part only.
@@ -276,11 +312,33 @@ mod tests {
     fn only_what_can_change_something_is_fenced() {
         let put = Op::Put { key: "a".into(), value: "1".into(), lease: None };
         let reads = Txn { then: vec![Op::Get("a".into())], ..Txn::default() };
-        let writes = Txn { otherwise: vec![put], ..Txn::default() };
         assert!(names().txn(&reads, 7).compare.is_empty());
-        let fenced = names().txn(&writes, 7);
-        assert_eq!(fenced.compare, [is_at(names().fence, 7)]);
-        assert_eq!(fenced.success.len(), 1);
+        let flat = names().txn(&Txn { then: vec![put.clone()], ..Txn::default() }, 7);
+        assert_eq!((flat.compare, flat.success.len(), flat.failure.len()), (vec![is_at(names().fence, 7)], 1, 1));
+        let nested = names().txn(&Txn { otherwise: vec![put], ..Txn::default() }, 7);
+        assert_eq!((nested.compare, nested.success.len()), (vec![is_at(names().fence, 7)], 1));
+    }
+
+    #[test]
+    fn a_failed_comparison_is_told_from_a_raised_fence() {
+        let put = Op::Put { key: "a".into(), value: "1".into(), lease: None };
+        let compare = vec![Compare::ModRevision("a".into(), 3)];
+        let txn = Txn { compare, then: vec![put], otherwise: vec![Op::Get("a".into())], ..Txn::default() };
+        let range = |revisions: &[i64]| {
+            let one = |revision: &i64| pb::KeyValue { mod_revision: *revision, ..pb::KeyValue::default() };
+            let kvs = revisions.iter().map(one).collect();
+            let range = pb::RangeResponse { kvs, ..pb::RangeResponse::default() };
+            pb::ResponseOp { response: Some(response_op::Response::Range(range)) }
+        };
+        for (fence, epoch, fenced) in
+            [(&[][..], 0, false), (&[7], 0, true), (&[7], 7, false), (&[], 7, true), (&[9], 7, true)]
+        {
+            let answer = pb::TxnResponse { responses: vec![range(fence), range(&[])], ..pb::TxnResponse::default() };
+            match names().txn_result(&txn, epoch, answer).unwrap() {
+                Answered::Done(result) => assert!(!fenced && !result.succeeded && result.results.len() == 1),
+                Answered::Fenced(_) => assert!(fenced, "{fence:?} {epoch}"),
+            }
+        }
     }
 
     #[test]
