@@ -69,7 +69,7 @@ struct Machine {
     tasks: Tasks,
 }
 
-async fn machine(etcd: &Etcd) -> Machine {
+async fn machine(etcd: &Etcd, address: &str) -> Machine {
     let data = tempfile::tempdir().unwrap();
     // The operator gives every machine the same master key.
     std::fs::write(data.path().join("master.key"), [7; 32]).unwrap();
@@ -85,7 +85,7 @@ async fn machine(etcd: &Etcd) -> Machine {
         cluster_ports: ServiceConfig::CLUSTER_PORTS,
         direct_nodes: Vec::new(),
         data: data.path().to_owned(),
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen: vec![format!("{address}:0").parse().unwrap()],
         node_endpoint: String::new(),
         public_endpoint: String::new(),
         clock: Clock::system(),
@@ -176,7 +176,8 @@ async fn both_serve_and_one_leads() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let etcd = etcd();
     let start = tokio::time::Instant::now();
-    let (first, second) = tokio::join!(machine(&etcd), machine(&etcd));
+    // Each has an address of its own, as two machines do: clusters have the same port on all of them.
+    let (first, second) = tokio::join!(machine(&etcd, "127.0.0.1"), machine(&etcd, "127.0.0.2"));
     let fleet = Api::<Cluster>::namespaced(first.service.fleet_client("masters"), "default");
     let spec = ClusterSpec { version: "1.36".into(), ..ClusterSpec::default() };
     fleet.create(&PostParams::default(), &Cluster::new("default", "demo", spec)).await.unwrap();
