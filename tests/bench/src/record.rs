@@ -31,8 +31,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// How many times better ours is: rates are better when they are higher, everything else when it is lower.
     fn ratio(&self) -> Option<f64> {
-        Some(self.upstream? / self.ours?)
+        let (ours, upstream) = (self.ours?, self.upstream?);
+        Some(if self.unit.starts_with("/s") { ours / upstream } else { upstream / ours })
     }
 }
 
@@ -196,6 +198,8 @@ mod tests {
         assert_eq!((lines[0].ours, lines[0].upstream, lines[0].ratio()), (Some(200.0), Some(1900.0), Some(9.5)));
         assert_eq!((lines[1].ours, lines[1].ratio()), (Some(90_000.0), None));
         assert_eq!(median(&[1.0, 2.0]), 1.5);
+        let rate = Line { workload: "api/get".into(), unit: "/s".into(), ours: Some(30.0), upstream: Some(10.0) };
+        assert_eq!(rate.ratio(), Some(3.0));
     }
 
     #[test]
