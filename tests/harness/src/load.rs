@@ -53,6 +53,7 @@ impl Load {
         let (stop, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let client = |number: usize| {
             let (stop, paths) = (Arc::clone(&stop), Arc::clone(&paths));
+            #[allow(clippy::disallowed_methods, reason = "a test's own threads, joined by `stop`")]
             std::thread::spawn(move || client(number, to, &paths, &stop, started))
         };
         Ok(Self { clients: (0..CLIENTS).map(client).collect(), stop })

@@ -32,6 +32,9 @@ pub(super) struct Metric<'a> {
     pub(super) container: Option<&'a str>,
 }
 
+/// What a pod may use, in thousandths.
+type PerPod<'a> = Box<dyn Fn(&Pod) -> Result<i64, String> + 'a>;
+
 /// Pods, told apart by what is known of them.
 #[derive(Debug, Default)]
 struct Groups<'a> {
@@ -110,7 +113,7 @@ pub(super) fn wanted(
     if groups.measured.is_empty() {
         return Err("did not receive metrics for targeted pods (pods might be unready)".into());
     }
-    let per_pod: Box<dyn Fn(&Pod) -> Result<i64, String>> = match (target.average_utilization, &target.average_value) {
+    let per_pod: PerPod<'_> = match (target.average_utilization, &target.average_value) {
         (Some(percent), _) => Box::new(move |pod| Ok(request(pod, metric)?.saturating_mul(i64::from(percent)) / 100)),
         (None, Some(value)) => {
             let milli = value.0.parse::<Quantity>().map_err(|error| error.to_string())?.milli_value();
@@ -193,10 +196,7 @@ mod tests {
         let target = MetricTarget { average_utilization: Some(percent), ..MetricTarget::default() };
         let current = i32::try_from(pods.len()).unwrap();
         let found = wanted(&all, &usage.collect(), CPU, &target, current, (TOLERANCE, TOLERANCE));
-        assert_eq!(
-            found.map(|wanted| wanted.replicas).map_err(|error| error.to_string()),
-            expected.map_err(str::to_owned)
-        );
+        assert_eq!(found.map(|wanted| wanted.replicas), expected.map_err(str::to_owned));
     }
 
     #[test]

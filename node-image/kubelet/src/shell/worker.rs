@@ -376,7 +376,7 @@ impl Worker {
 
     async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) {
         let interrupt = self.signals.interrupt.clone();
-        let made = interrupt.run_until_cancelled(self.prepare(pod)).await;
+        let made = interrupt.run_until_cancelled(Box::pin(self.prepare(pod))).await;
         let made = match made {
             None => return,
             Some(Ok(handler)) => {
