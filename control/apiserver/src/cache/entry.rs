@@ -7,6 +7,9 @@ use std::sync::{Arc, OnceLock};
 use timonel_api::{Labels, Value};
 use timonel_store::{KeyValue, Revision};
 
+/// Versions of one object that are kept beside the stored one.
+const MAX_CONVERTED: usize = 4;
+
 /// One object at one revision. Never decoded for reading: its text is joined into answers.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -16,6 +19,7 @@ pub(crate) struct Entry {
     packed: Packed,
     protobuf: OnceLock<Bytes>,
     decoded: OnceLock<Arc<Value>>,
+    converted: OnceLock<Mutex<Vec<(u32, Arc<Value>)>>>,
 }
 
 impl Entry {
@@ -28,6 +32,7 @@ impl Entry {
             packed: Packed::new(&stored.value, stored.mod_revision)?,
             protobuf: OnceLock::new(),
             decoded: OnceLock::new(),
+            converted: OnceLock::new(),
         })
     }
 
@@ -40,6 +45,7 @@ impl Entry {
             packed: self.packed.at_revision(revision),
             protobuf: OnceLock::new(),
             decoded: OnceLock::new(),
+            converted: OnceLock::new(),
         }
     }
 
@@ -95,6 +101,20 @@ impl Entry {
     /// The form that an object of a custom kind is stored in.
     pub(crate) fn form(&self) -> &str {
         self.field(0)
+    }
+
+    /// What a webhook made of it for a view.
+    pub(crate) fn converted(&self, view: u32) -> Option<Arc<Value>> {
+        let known = self.converted.get()?.lock();
+        known.iter().find(|(known, _)| *known == view).map(|(_, object)| object.clone())
+    }
+
+    /// Keeps what a webhook made of it for a view; the oldest makes room.
+    pub(crate) fn keep_converted(&self, view: u32, object: Value) {
+        let mut known = self.converted.get_or_init(Mutex::default).lock();
+        known.retain(|(known, _)| *known != view);
+        known.insert(0, (view, Arc::new(object)));
+        known.truncate(MAX_CONVERTED);
     }
 
     /// The selectable field of that label, for objects of custom kinds.

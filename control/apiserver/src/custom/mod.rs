@@ -5,6 +5,7 @@
 //! schema's work.
 
 mod cleanup;
+mod conversion;
 mod definitions;
 mod rules;
 mod served;

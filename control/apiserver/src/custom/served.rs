@@ -1,6 +1,6 @@
 //! Which definitions are served.
 
-use super::{Custom, cleanup};
+use super::{Custom, cleanup, conversion::Converter};
 use crate::{
     ApiServer,
     cache::{Entry, Selection, Trigger},
@@ -92,7 +92,7 @@ pub(crate) fn refresh(server: &Arc<ApiServer>) {
 }
 
 /// What there is to know of one definition: the known as long as nothing changed that matters.
-fn serve(server: &ApiServer, known: Option<&Arc<Served>>, entry: &Entry) -> Option<Arc<Served>> {
+fn serve(server: &Arc<ApiServer>, known: Option<&Arc<Served>>, entry: &Entry) -> Option<Arc<Served>> {
     if let Some(known) = known.filter(|known| known.revision == entry.revision) {
         return Some(known.clone());
     }
@@ -119,9 +119,10 @@ fn serve(server: &ApiServer, known: Option<&Arc<Served>>, entry: &Entry) -> Opti
         }
     };
     let slot = server.cache.slot(&compiled.stored().resource.storage);
+    let converter = Converter::of(&compiled.conversion, server);
     let views = compiled.versions.iter().enumerate().filter(|(_, version)| version.served).map(|(at, _)| {
         let id = server.next_view.fetch_add(1, Ordering::Relaxed);
-        Arc::new(View::custom(Custom::new(&compiled, at), slot.clone(), id))
+        Arc::new(View::custom(Custom::new(&compiled, at, converter.clone()), slot.clone(), id))
     });
     served.views = views.collect();
     served.definition = Some(compiled);

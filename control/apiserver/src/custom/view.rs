@@ -1,6 +1,9 @@
 //! One version of a custom resource as the registry needs it: forms, columns, judging.
 
-use super::rules::{Rules, is_blocked};
+use super::{
+    conversion::Converter,
+    rules::{Rules, is_blocked},
+};
 use crate::{
     cache::{Columns, CustomColumns, encode},
     registry::Part,
@@ -8,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 use timonel_api::{
-    FieldErrors, Path, Value,
+    FieldErrors, Path, Status, Value,
     definition::{Definition, ScalePaths, Version},
 };
 
@@ -23,6 +26,16 @@ pub(crate) struct Custom {
     pub(crate) columns: Columns,
     /// Rules in CEL, compiled when the first object is judged.
     rules: Arc<OnceLock<Option<Rules>>>,
+    /// The webhook that makes objects of one version those of another.
+    converter: Option<Arc<Converter>>,
+}
+
+/// Objects in one review of a conversion webhook.
+const BATCH: usize = 100;
+
+/// The version that a form names.
+fn version_of(form: &str) -> &str {
+    form.split(' ').next().unwrap_or("")
 }
 
 /// Names a version and its schema.
@@ -32,7 +45,7 @@ fn form(version: &Version) -> String {
 
 impl Custom {
     /// The version at a place of a definition.
-    pub(crate) fn new(definition: &Arc<Definition>, at: usize) -> Self {
+    pub(super) fn new(definition: &Arc<Definition>, at: usize, converter: Option<Arc<Converter>>) -> Self {
         let stored = definition.stored();
         let paths = definition.selectable().into_iter();
         let fields = paths.map(|path| (path.to_string(), path.split('.').map(str::to_owned).collect()));
@@ -43,6 +56,7 @@ impl Custom {
             definition: definition.clone(),
             at,
             rules: Arc::default(),
+            converter,
         }
     }
 
@@ -51,9 +65,45 @@ impl Custom {
         &self.definition.versions[self.at]
     }
 
+    /// Whether objects stored in a form must be converted before they can be shown.
+    pub(crate) fn converts(&self, form: &str) -> bool {
+        self.converter.is_some() && version_of(form) != self.version().resource.version
+    }
+
+    /// Converts stored objects with their forms into this version.
+    pub(crate) async fn convert(&self, objects: Vec<(Value, &str)>) -> Result<Vec<Value>, Status> {
+        let Some(converter) = &self.converter else {
+            return Ok(objects.into_iter().map(|(object, _)| object).collect());
+        };
+        let wanted = self.version().resource.api_version();
+        let mut converted = Vec::with_capacity(objects.len());
+        let mut rest = objects.into_iter().peekable();
+        while let Some((_, form)) = rest.peek() {
+            let name = version_of(form).to_owned();
+            let stored = self.definition.version(&name);
+            let mut batch = Vec::new();
+            while let Some((mut object, _)) = rest.next_if(|(_, form)| version_of(form) == name && batch.len() < BATCH)
+            {
+                if let Some(stored) = stored {
+                    stored.structural.prune(&mut object);
+                    stored.structural.default(&mut object);
+                }
+                object.set_at(&["apiVersion"], format!("{}/{name}", self.version().resource.group));
+                object.set_at(&["kind"], self.version().resource.kind.as_str());
+                batch.push(object);
+            }
+            converted.extend(converter.convert(batch, &wanted).await?);
+        }
+        for object in &mut converted {
+            self.version().structural.prune(object);
+            self.version().structural.default(object);
+        }
+        Ok(converted)
+    }
+
     /// Brings a stored object, whose columns name `form`, into the form of this version.
     pub(crate) fn normalize(&self, object: &mut Value, form: &str) {
-        let name = form.split(' ').next().unwrap_or("");
+        let name = version_of(form);
         if let Some(stored) = self.definition.version(name) {
             stored.structural.prune(object);
             stored.structural.default(object);
@@ -65,14 +115,21 @@ impl Custom {
     }
 
     /// An object of this version as the store holds it.
-    pub(crate) fn encode(&self, object: &Value) -> Bytes {
+    pub(crate) async fn encode(&self, object: &Value) -> Result<Bytes, Status> {
         let stored = self.definition.stored();
+        let same = stored.resource.version == self.version().resource.version;
+        if let Some(converter) = self.converter.as_ref().filter(|_| !same) {
+            let converted = converter.convert(vec![object.clone()], &stored.resource.api_version()).await?;
+            let mut object = converted.into_iter().next().ok_or_else(|| Status::internal("nothing was converted"))?;
+            stored.structural.prune(&mut object);
+            return Ok(encode(&object, &self.columns));
+        }
         if stored.structural.fingerprint() == self.version().structural.fingerprint() {
-            return encode(object, &self.columns);
+            return Ok(encode(object, &self.columns));
         }
         let mut object = object.clone();
         stored.structural.prune(&mut object);
-        encode(&object, &self.columns)
+        Ok(encode(&object, &self.columns))
     }
 
     /// Judges a new object; warnings come back.

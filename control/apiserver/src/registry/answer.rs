@@ -39,9 +39,12 @@ pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer,
 }
 
 /// What a creation or a change gave.
-pub(crate) fn written(call: &Call<'_>, written: Written, code: u16) -> Result<Answer, Status> {
+pub(crate) async fn written(call: &Call<'_>, written: Written, code: u16) -> Result<Answer, Status> {
     match written {
-        Written::Stored(stored) => entry(call, &stored, code),
+        Written::Stored(stored) => {
+            call.view.prepare(std::slice::from_ref(&stored)).await?;
+            entry(call, &stored, code)
+        }
         Written::DryRun(object) => value(call, &call.view.present(*object)?, code),
     }
 }

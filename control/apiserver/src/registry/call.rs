@@ -64,10 +64,10 @@ impl Call<'_> {
     }
 
     /// An object of the view as the store holds it.
-    pub(crate) fn encode(&self, object: &Value) -> Bytes {
+    pub(crate) async fn encode(&self, object: &Value) -> Result<Bytes, Status> {
         match &self.view.custom {
-            Some(custom) => custom.encode(object),
-            None => crate::cache::encode(object, &self.view.columns),
+            Some(custom) => custom.encode(object).await,
+            None => Ok(crate::cache::encode(object, &self.view.columns)),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, 
     owners::Owners::new(call)?.create(&mut object);
     let object = call.view.absorb(object)?;
     let written = create_object(call, object).await?;
-    super::answer::written(call, written, 201)
+    super::answer::written(call, written, 201).await
 }
 
 /// The same for a decoded object in the storage version.
@@ -95,7 +95,7 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     beside.extend(allocated.steps());
     let alone = beside.is_empty();
     let lease = call.server.events.lease_for(call).await?;
-    let put = Put { key: key.clone(), based_on: 0, value: call.encode(&object), lease, beside };
+    let put = Put { key: key.clone(), based_on: 0, value: call.encode(&object).await?, lease, beside };
     match call.server.committer.put(&call.view, put).await? {
         Some(entry) => Ok(Some(Written::Stored(entry))),
         None if alone || call.view.slot.get_key(&key).is_some() => Err(exists()),

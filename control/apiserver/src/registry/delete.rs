@@ -127,6 +127,7 @@ pub(crate) async fn delete_named(
 ) -> Result<Deleted, Status> {
     for _ in 0..MAX_RACES {
         let entry = call.view.slot.get(namespace, name).ok_or_else(|| call.view.not_found(name))?;
+        call.view.prepare(std::slice::from_ref(&entry)).await?;
         let old = call.view.decode_stored(&entry)?;
         check_preconditions(call, name, options, &old)?;
         call.mutate(Operation::Delete, &mut Value::Null, Some(&old)).await?;
@@ -138,11 +139,12 @@ pub(crate) async fn delete_named(
                 let put = Put {
                     key: entry.key().clone(),
                     based_on: entry.revision,
-                    value: call.encode(&new),
+                    value: call.encode(&new).await?,
                     lease: None,
                     beside: Vec::new(),
                 };
                 if let Some(entry) = call.server.committer.put(&call.view, put).await? {
+                    call.view.prepare(std::slice::from_ref(&entry)).await?;
                     return Ok(Deleted::Marked(call.view.decode(&entry)?));
                 }
             }

@@ -42,6 +42,7 @@ pub(crate) async fn get(call: &Call<'_>) -> Result<http::Answer, Status> {
         None => drop(call.server.cache.wait_newest().await.map_err(cache_status)?),
     }
     let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
+    call.view.prepare(std::slice::from_ref(&entry)).await?;
     super::answer::entry(call, &entry, 200)
 }
 
@@ -52,6 +53,12 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<http::Answer, Status> {
 
 /// The objects that a list asks for.
 pub(crate) async fn page(call: &Call<'_>) -> Result<Page, Status> {
+    let page = gathered(call).await?;
+    call.view.prepare(&page.entries).await?;
+    Ok(page)
+}
+
+async fn gathered(call: &Call<'_>) -> Result<Page, Status> {
     let options = ListOptions::parse(call.query, false)?;
     let selectors = selectors(call)?;
     if !options.continuation.is_empty() {

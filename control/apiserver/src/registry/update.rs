@@ -115,7 +115,7 @@ pub(crate) fn check_names(call: &Call<'_>, object: &mut Value) -> Result<(), Sta
 /// Changes an object and answers with it.
 pub(crate) async fn modify(call: &Call<'_>, part: Part, change: &dyn Change) -> Result<http::Answer, Status> {
     let (written, created) = modify_object(call, part, change).await?;
-    answer::written(call, written, if created { 201 } else { 200 })
+    answer::written(call, written, if created { 201 } else { 200 }).await
 }
 
 /// Changes an object; tells whether it had to be created.
@@ -163,6 +163,7 @@ enum Attempt {
 
 async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<Entry>) -> Result<Attempt, Status> {
     let view = &call.view;
+    view.prepare(std::slice::from_ref(entry)).await?;
     let old = view.decode_stored(entry)?;
     let shown = view.present(old.clone())?;
     let changed = change.change(&shown)?;
@@ -196,7 +197,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
         };
     }
     let mut beside = paired::steps(call.server, admitted.paired)?;
-    let value = call.encode(&new);
+    let value = call.encode(&new).await?;
     if beside.is_empty() && entry.is(&value) {
         return Ok(Attempt::Done(Written::Stored(entry.clone())));
     }

@@ -206,8 +206,33 @@ impl View {
         self.present(self.read(entry)?)
     }
 
+    /// Whether an object can be shown without asking a webhook.
+    pub(crate) fn is_ready(&self, entry: &Entry) -> bool {
+        let converts = self.custom.as_ref().is_some_and(|custom| custom.converts(entry.form()));
+        !converts || entry.converted(self.id).is_some()
+    }
+
+    /// Has a webhook convert what cannot be shown otherwise; the entries keep the result.
+    pub(crate) async fn prepare(&self, entries: &[Arc<Entry>]) -> Result<(), Status> {
+        let Some(custom) = &self.custom else { return Ok(()) };
+        let waiting: Vec<&Arc<Entry>> = entries.iter().filter(|entry| !self.is_ready(entry)).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let objects = waiting.iter().map(|entry| Ok((entry.decode().map_err(Status::internal)?, entry.form())));
+        let converted = custom.convert(objects.collect::<Result<_, Status>>()?).await?;
+        for (entry, object) in waiting.into_iter().zip(converted) {
+            entry.keep_converted(self.id, object);
+        }
+        Ok(())
+    }
+
     /// A cached object as a tree; one of a custom kind in the form of this version.
     fn read(&self, entry: &Entry) -> Result<Value, Status> {
+        if self.custom.as_ref().is_some_and(|custom| custom.converts(entry.form())) {
+            let converted = entry.converted(self.id).map(|object| Value::clone(&object));
+            return converted.ok_or_else(|| Status::internal("an object was read before it was converted"));
+        }
         let mut value = entry.decode().map_err(Status::internal)?;
         if let Some(custom) = self.custom.as_ref().filter(|_| !self.is_plain(entry)) {
             custom.normalize(&mut value, entry.form());

@@ -67,6 +67,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         Ok(started) => started,
         Err(too_old) => return refused(&rendering, &Status::expired(too_old.to_string())),
     };
+    call.view.prepare(&initial).await?;
     // Without `sendInitialEvents` a watch from "now" replays what is there, as upstream's does; with `false` it
     // does not.
     let initial = if send_initial == Some(false) { Vec::new() } else { initial };
@@ -86,6 +87,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         stream: Some(stream),
         cache: cache.clone(),
         columns_sent: false,
+        converting: None,
         _running: call.server.metrics.long_running(call.info),
     };
     Ok(http::Answer::body(200, call.accept.media.stream_type(), Body::new(body)))
@@ -140,6 +142,13 @@ impl Rendering {
     }
 }
 
+/// A change that waits for its conversion.
+struct Converting {
+    change: Arc<Change>,
+    kind: ChangeKind,
+    work: Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>,
+}
+
 /// The stream of one watch.
 struct WatchBody {
     rendering: Rendering,
@@ -152,6 +161,8 @@ struct WatchBody {
     stream: Option<ChangeStream>,
     cache: Arc<Cache>,
     columns_sent: bool,
+    /// A change that a webhook converts before it can be shown.
+    converting: Option<Converting>,
     _running: crate::metrics::LongRunning,
 }
 
@@ -176,6 +187,12 @@ impl WatchBody {
         if self.stream.is_none() {
             return Poll::Ready(None);
         }
+        if let Some(converting) = &mut self.converting {
+            let done = std::task::ready!(converting.work.as_mut().poll(context));
+            let Some(Converting { change, kind, .. }) = self.converting.take() else { return Poll::Ready(None) };
+            let frame = done.and_then(|()| self.change(&change, kind));
+            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+        }
         if let Some(entry) = self.initial.next() {
             let with_columns = !std::mem::replace(&mut self.columns_sent, true);
             let frame = self.rendering.event(ChangeKind::Added, &entry, with_columns);
@@ -186,6 +203,12 @@ impl WatchBody {
         let delivered = self.cache.delivered();
         let next = self.stream.as_mut().map(|stream| stream.poll_next(context));
         match next {
+            Some(Poll::Ready(Ok((change, kind)))) if !self.rendering.view.is_ready(change.shown(kind)) => {
+                let (view, entry) = (self.rendering.view.clone(), change.shown(kind).clone());
+                let work = Box::pin(async move { view.prepare(&[entry]).await });
+                self.converting = Some(Converting { change, kind, work });
+                return self.poll_bytes(context);
+            }
             Some(Poll::Ready(Ok((change, kind)))) if !self.announce_end => {
                 let frame = self.change(&change, kind);
                 return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));

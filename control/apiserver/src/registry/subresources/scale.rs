@@ -29,6 +29,7 @@ fn scale_type(call: &Call<'_>) -> Result<(Gvk, TypeId), Status> {
 pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Status> {
     let name = &*call.info.name;
     let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
+    call.view.prepare(std::slice::from_ref(&entry)).await?;
     Answer::value(200, &shown(call, &call.view.decode(&entry)?)?, &call.view.scheme, &call.accept)
 }
 
@@ -71,7 +72,10 @@ pub(super) async fn change(call: &Call<'_>, body: Body) -> Result<Answer, Status
     let (written, _) =
         update::modify_object(call, Part::Main, &Scaled { call, ty, wish, manager: owners::manager(call)? }).await?;
     let object = match written {
-        Written::Stored(entry) => call.view.decode(&entry)?,
+        Written::Stored(entry) => {
+            call.view.prepare(std::slice::from_ref(&entry)).await?;
+            call.view.decode(&entry)?
+        }
         Written::DryRun(object) => call.view.present(*object)?,
     };
     Answer::value(200, &shown(call, &object)?, &call.view.scheme, &call.accept)
