@@ -22,10 +22,10 @@ pub mod table;
 pub mod validation;
 mod value;
 
-pub use apply::{merge_applied, 
+pub use apply::{
     ApplyError, Conflict, Element, FieldSet, FieldsError, MAX_MANAGER_NAME, OneVersion, Resets, Tracker, Versions,
-    entries_of_scale, entries_problem, entries_with_scale, keep_times, manager_from_user_agent, resets_of,
-    validate_manager_name,
+    entries_of_scale, entries_problem, entries_with_scale, keep_times, manager_from_user_agent, merge_applied,
+    resets_of, validate_manager_name,
 };
 pub use codec::{
     DecodeError, Decoded, Envelope, FieldValidation, Finding, Limits, coerce, decode_json, decode_json_object,

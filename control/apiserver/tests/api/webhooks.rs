@@ -33,6 +33,9 @@ fn patch(operations: &Json) -> String {
 
 /// Answers by path.
 async fn respond(path: &str, request: &Json) -> Json {
+    if path == "/convert" {
+        return converted(request);
+    }
     let patched = |operations: &Json| json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(operations)});
     let stages = request["object"]["data"]["stages"].as_str().unwrap_or("").to_owned();
     let mut response = match path {
@@ -54,6 +57,26 @@ async fn respond(path: &str, request: &Json) -> Json {
     };
     response["uid"] = request["uid"].clone();
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response})
+}
+
+/// Version 1 has `spec.hostPort`, version 2 the two apart.
+fn converted(request: &Json) -> Json {
+    let wanted = request["desiredAPIVersion"].as_str().unwrap();
+    let convert = |object: &Json| {
+        let mut object = object.clone();
+        let spec = object["spec"].clone();
+        object["spec"] = match spec["hostPort"].as_str().and_then(|text| text.split_once(':')) {
+            Some((host, port)) => json!({"host": host, "port": port}),
+            None => {
+                json!({"hostPort": format!("{}:{}", spec["host"].as_str().unwrap(), spec["port"].as_str().unwrap())})
+            }
+        };
+        object["apiVersion"] = wanted.into();
+        object
+    };
+    let objects: Vec<Json> = request["objects"].as_array().unwrap().iter().map(convert).collect();
+    let response = json!({"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": objects});
+    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response})
 }
 
 async fn hooks(world: &World) -> Hooks {
@@ -305,4 +328,45 @@ async fn side_effects_forbid_dry_runs_and_bad_conditions_are_not_stored() {
     let answer = world.post(VALIDATING, configuration("ValidatingWebhookConfiguration", "v", &[hook])).await;
     assert_eq!(answer.code, 422);
     assert!(answer.message().contains("compilation failed"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn versions_of_custom_resources_convert_through_a_webhook() {
+    let world = world().await;
+    let hooks = hooks(&world).await;
+    let version = |name: &str, storage: bool, fields: &[&str]| {
+        let properties: serde_json::Map<String, Json> =
+            fields.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": {"type": "object", "properties": properties}}}}})
+    };
+    let client = json!({"url": format!("https://localhost:{}/convert", hooks.port), "caBundle": hooks.ca});
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "places.a.example.com"}, "spec": {"group": "a.example.com", "scope": "Namespaced",
+            "names": {"plural": "places", "kind": "Place"},
+            "versions": [version("v1", true, &["hostPort"]), version("v2", false, &["host", "port"])],
+            "conversion": {"strategy": "Webhook",
+                "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}}}});
+    world.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd).await.expect(201);
+    let (one, two) =
+        ("/apis/a.example.com/v1/namespaces/default/places", "/apis/a.example.com/v2/namespaces/default/places");
+    let first = json!({"apiVersion": "a.example.com/v1", "kind": "Place", "metadata": {"name": "a"}, "spec": {"hostPort": "h:1"}});
+    world.post(one, first).await.expect(201);
+    assert!(hooks.paths().is_empty(), "nothing is converted that is stored as it came");
+    let seen = world.get(&format!("{two}/a")).await.expect(200);
+    assert_eq!((&seen["apiVersion"], &seen["spec"]), (&json!("a.example.com/v2"), &json!({"host": "h", "port": "1"})));
+    let second = json!({"apiVersion": "a.example.com/v2", "kind": "Place", "metadata": {"name": "b"},
+        "spec": {"host": "i", "port": "2"}});
+    let created = world.post(two, second).await.expect(201);
+    assert_eq!(created["spec"], json!({"host": "i", "port": "2"}));
+    assert_eq!(world.get(&format!("{one}/b")).await.expect(200)["spec"], json!({"hostPort": "i:2"}));
+    hooks.paths();
+    let listed = world.get(two).await.expect(200);
+    assert_eq!(listed["items"][1]["spec"]["host"], "i");
+    assert!(hooks.paths().is_empty(), "what was converted once is kept");
+    let patch = json!({"spec": {"port": "3"}});
+    let patched = world.patch(&format!("{two}/a"), "merge", patch).await.expect(200);
+    assert_eq!(patched["spec"], json!({"host": "h", "port": "3"}));
+    assert_eq!(world.get(&format!("{one}/a")).await.expect(200)["spec"], json!({"hostPort": "h:3"}));
+    world.delete(&format!("{two}/a"), Json::Null).await.expect(200);
 }
