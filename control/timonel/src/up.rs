@@ -20,11 +20,11 @@ use kube::{
 };
 use serde_json::json;
 use std::{
-    cell::Cell,
+    cell::RefCell,
     fs::{self, OpenOptions},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 use timonel_cloud_local::LocalCloud;
@@ -81,15 +81,20 @@ fn running(data: &Path) -> Option<rustix::process::Pid> {
 async fn start_server(args: &UpArgs, settings: &Settings) -> anyhow::Result<()> {
     let mut step = Step::begin("service");
     let data = settings.data.as_path();
-    let spawned = Cell::new(false);
+    let child: RefCell<Option<Child>> = RefCell::new(None);
     let look = || async {
-        // One that was there a moment ago may have been about to end.
-        if running(data).is_none() && !spawned.replace(true) {
-            spawn_server(args, data)?;
-        }
         if running(data).is_none() {
-            let told = format!("the server ended; the end of {}:\n{}", log_path(data).display(), log_end(data));
-            return Err(client::Ending::Stopped(told).into());
+            let mut child = child.borrow_mut();
+            match child.as_mut().map(Child::try_wait) {
+                // One that was there a moment ago may have been about to end.
+                None => *child = Some(spawn_server(args, data)?),
+                Some(Ok(Some(_))) => {
+                    let told = format!("the server ended; the end of {}:\n{}", log_path(data).display(), log_end(data));
+                    return Err(client::Ending::Stopped(told).into());
+                }
+                // On its way: it has not got its name yet.
+                Some(_) => {}
+            }
         }
         let fleet = client::fleet(data).await?;
         fleet.apiserver_version().await?;
@@ -111,7 +116,7 @@ fn log_end(data: &Path) -> String {
 }
 
 /// Starts the server in a session of its own, so that it outlives this command and its terminal.
-fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<()> {
+fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(log_path(data)).context("server log")?;
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
     command.arg("server").arg("--data").arg(data);
@@ -148,7 +153,8 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<()> {
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let child = command.spawn().context("starting the server")?;
     // The server writes the same; until then this is where to look for it.
-    fs::write(data.join(PID_FILE), child.id().to_string()).context("pid file")
+    fs::write(data.join(PID_FILE), child.id().to_string()).context("pid file")?;
+    Ok(child)
 }
 
 async fn create_cluster(fleet: &Client, args: &UpArgs) -> anyhow::Result<()> {

@@ -109,7 +109,7 @@ fn malformed(door: &Door) -> anyhow::Result<()> {
         ("PATCH", &one, &merge, &deep_map, 400, "BadRequest"),
         ("PATCH", &one, &strategic, b"[1,", 400, "BadRequest"),
         ("PATCH", &one, &json_patch, br#"{"op":"add"}"#, 400, "BadRequest"),
-        ("PATCH", &one, &json_patch, br#"[{"op":"jump","path":"/data"}]"#, 400, "BadRequest"),
+        ("PATCH", &one, &json_patch, br#"[{"op":"jump","path":"/data"}]"#, 422, "Invalid"),
         ("PATCH", &one, &json_patch, br#"[{"op":"remove","path":"/data/none"}]"#, 422, "Invalid"),
         ("PATCH", &one, JSON, b"{}", 415, "UnsupportedMediaType"),
     ];
