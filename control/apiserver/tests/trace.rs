@@ -1,5 +1,7 @@
 //! One trace over what an object goes through, seen from where others take it up.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use std::sync::Arc;

@@ -154,7 +154,10 @@ impl Rules {
         }
         for plugin in plugins.values() {
             let plugin = plugin.clone();
-            tasks.spawn("kms-plugin", OnError::Log, async move { Ok::<_, SealError>(plugin.run().await) });
+            tasks.spawn("kms-plugin", OnError::Log, async move {
+                plugin.run().await;
+                Ok::<(), SealError>(())
+            });
         }
         let providers = config.0.iter();
         let providers = providers.map(|(pattern, specs)| (pattern.clone(), Arc::new(Providers::new(specs, &plugins))));

@@ -107,8 +107,8 @@ impl Plugin {
         }
     }
 
-    fn failed(&self, why: impl ToString) -> SealError {
-        SealError::Plugin { name: self.spec.name.clone(), why: why.to_string() }
+    fn failed(&self, why: impl Into<String>) -> SealError {
+        SealError::Plugin { name: self.spec.name.clone(), why: why.into() }
     }
 
     /// Asks for the plugin's state, and makes a new seed when its key is another one.

@@ -58,6 +58,7 @@ impl AdminError {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "errors are handed over whole")]
 fn refused<T>(status: StatusCode, why: impl ToString) -> Result<T, AdminError> {
     Err(AdminError::Refused(status, why.to_string()))
 }

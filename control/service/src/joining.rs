@@ -30,10 +30,12 @@ const RENEW_AFTER: u32 = 7 * 24 * 3600 / 3 * 2;
 /// Why there is no certificate, as it is told.
 type Refused = (StatusCode, String);
 
+#[allow(clippy::needless_pass_by_value, reason = "errors are handed over whole")]
 fn bad(error: impl ToString) -> Refused {
     (StatusCode::BAD_REQUEST, error.to_string())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "errors are handed over whole")]
 fn inner(error: impl ToString) -> Refused {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }

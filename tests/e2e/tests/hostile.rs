@@ -1,12 +1,17 @@
 //! Bad days at the API's port, against a real server process: what is too large, too deep, malformed, too slow or too
 //! much gets the right answer and costs a bounded amount of memory, and whoever is decent is served meanwhile.
 
+#![allow(clippy::disallowed_methods, reason = "a test joins the threads that it starts, and these may wait")]
+
 use anyhow::{Context, ensure};
 use std::{
     net::TcpStream,
     time::{Duration, Instant},
 };
 use timonel_harness::{Door, Plane};
+
+/// Method, path, content type and body; status and reason.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";
@@ -94,7 +99,7 @@ fn malformed(door: &Door) -> anyhow::Result<()> {
     let one = format!("{MAPS}/m");
     let patch = |kind: &str| format!("application/{kind}-patch+json");
     let (json_patch, merge, strategic) = (patch("json"), patch("merge"), patch("strategic-merge"));
-    let cases: &[(&str, &str, &str, &[u8], u16, &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("POST", MAPS, JSON, &deep, 400, "BadRequest"),
         ("POST", MAPS, JSON, &deep_map, 400, "BadRequest"),
         ("POST", MAPS, JSON, truncated, 400, "BadRequest"),
@@ -143,7 +148,6 @@ fn a_byte_a_second() {
                 if line.send(b"x").is_err() {
                     return Ok(started.elapsed());
                 }
-                #[allow(clippy::disallowed_methods, reason = "a byte a second is what is tested")]
                 std::thread::sleep(Duration::from_secs(1));
             }
             anyhow::bail!("{prefix}: still going on after {SLOW:?}")
@@ -153,7 +157,6 @@ fn a_byte_a_second() {
     let bodies: Vec<_> = (0..80).map(|_| slow("body", head.clone())).collect();
     for _ in 0..5 {
         decent(&door).expect("decent beside slow ones");
-        #[allow(clippy::disallowed_methods, reason = "spread over the time of the slow ones")]
         std::thread::sleep(Duration::from_secs(1));
     }
     for (name, threads) in [("heads", heads), ("bodies", bodies)] {

@@ -51,6 +51,7 @@ impl Load {
         let to: SocketAddr = address.parse().with_context(|| address.to_owned())?;
         let paths: Arc<[String]> = paths.iter().map(|path| (*path).to_owned()).collect();
         let (stop, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        #[allow(clippy::disallowed_methods, reason = "clients block; `stop` joins them")]
         let client = |number: usize| {
             let (stop, paths) = (Arc::clone(&stop), Arc::clone(&paths));
             #[allow(clippy::disallowed_methods, reason = "a test's own threads, joined by `stop`")]

@@ -180,7 +180,7 @@ mod tests {
                 text.chars().map(|c| Element::Value(Value::from(c.to_string()))).collect()
             };
             let (live, applied) = (steps(live), steps(applied));
-            let by = |list: &'_ [Element]| list.iter().cloned().collect::<Vec<_>>();
+            let by = |list: &'_ [Element]| list.to_vec();
             let (l, a) = (by(&live), by(&applied));
             let live_by = l.iter().map(|step| (step, &Value::Null)).collect();
             let applied_by = a.iter().map(|step| (step, &Value::Null)).collect();

@@ -120,6 +120,6 @@ mod tests {
             );
         }
         assert_eq!(resets_of("", "ConfigMap", false, false, "").filter(set.clone()), set);
-        assert!(!resets_of("a.b", "Thing", true, true, "status").filter(set.clone()).is_empty());
+        assert!(!resets_of("a.b", "Thing", true, true, "status").filter(set).is_empty());
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn base64_text(text: &str) -> Result<CompactString, String> {
     STANDARD.decode(text).map_err(|_| {
         // Where Go stops: the first byte that is none of the alphabet, or the start of the group that is cut short.
         let alien = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
-        let at = text.as_bytes().iter().position(|byte| alien(byte)).unwrap_or(text.len() / 4 * 4);
+        let at = text.as_bytes().iter().position(alien).unwrap_or(text.len() / 4 * 4);
         format!("illegal base64 data at input byte {at}")
     })?;
     Ok(text.into())

@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 const KIND: KindRef<'static> = KindRef::builtin("apiextensions.k8s.io", "CustomResourceDefinition", false);
 
+#[allow(clippy::needless_pass_by_value, reason = "calls read better with a value")]
 fn with_schema(schema: Json) -> Value {
     let mut crd = Value::from(json!({
         "metadata": {"name": "things.a.b", "uid": "u"},

@@ -440,7 +440,7 @@ impl Judge {
 }
 
 /// Whether `left` is over `right`, or as much where that is excluded.
-fn compare<T: PartialOrd>(left: T, right: T, exclusive: bool) -> bool {
+fn compare<T: PartialOrd + Copy>(left: T, right: T, exclusive: bool) -> bool {
     if exclusive { left >= right } else { left > right }
 }
 

@@ -10,6 +10,9 @@ use timonel_store::{KeyValue, Revision};
 /// Versions of one object that are kept beside the stored one.
 const MAX_CONVERTED: usize = 4;
 
+/// Versions beside the stored one, each with the number of what it was converted to.
+type Conversions = Vec<(u32, Arc<Value>)>;
+
 /// One object at one revision. Never decoded for reading: its text is joined into answers.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -19,7 +22,7 @@ pub(crate) struct Entry {
     packed: Packed,
     protobuf: OnceLock<Bytes>,
     decoded: OnceLock<Arc<Value>>,
-    converted: OnceLock<Mutex<Vec<(u32, Arc<Value>)>>>,
+    converted: OnceLock<Mutex<Conversions>>,
 }
 
 impl Entry {

@@ -57,7 +57,7 @@ impl Converter {
         }
         let pairs = objects.into_iter().zip(converted).enumerate();
         let accept = |(at, (old, new))| {
-            accepted(old, new, to).map_err(|why| {
+            accepted(&old, new, to).map_err(|why| {
                 let what = format!("returned invalid converted object at index {at}: {why}");
                 Status::internal(format!("conversion webhook for {from} {what}"))
             })
@@ -103,7 +103,7 @@ fn read(answer: &[u8], uid: &str) -> Result<Vec<Value>, String> {
 }
 
 /// A converted object, with what a webhook may not change put back; pure.
-fn accepted(old: Value, mut new: Value, to: &str) -> Result<Value, String> {
+fn accepted(old: &Value, mut new: Value, to: &str) -> Result<Value, String> {
     if new.str_at(&["apiVersion"]) != to {
         return Err(format!(
             "invalid groupVersion (in field apiVersion) {:?}, expected {to:?}",
@@ -154,7 +154,7 @@ mod tests {
             for (name, value) in change.as_object().unwrap() {
                 new[name] = value.clone();
             }
-            accepted(old.clone().into(), new.into(), "a.b/v2").map(|value| Json::from(&value))
+            accepted(&old.clone().into(), new.into(), "a.b/v2").map(|value| Json::from(&value))
         };
         assert_eq!(
             new(json!({})).unwrap(),

@@ -195,12 +195,11 @@ fn check_scale(paths: &ScalePaths, object: &Value, spec: bool, errors: &mut Fiel
         }
     }
     let shown = format!(".{}", paths.selector.join("."));
-    if let Some(other) = at(&paths.selector).filter(|found| !matches!(found, Value::String(_) | Value::Null)) {
-        if !paths.selector.is_empty() {
-            let detail =
-                format!("{shown} accessor error: {} is of the type {}, expected string", go(other), go_type(other));
-            errors.invalid(&Path::new(&shown), "", detail);
-        }
+    let found = at(&paths.selector).filter(|found| !matches!(found, Value::String(_) | Value::Null));
+    if let Some(other) = found.filter(|_| !paths.selector.is_empty()) {
+        let detail =
+            format!("{shown} accessor error: {} is of the type {}, expected string", go(other), go_type(other));
+        errors.invalid(&Path::new(&shown), "", detail);
     }
 }
 

@@ -162,7 +162,7 @@ fn a_restart_opens_a_ready_cluster_without_taking_it_back() {
 fn a_port_in_use_is_said_and_costs_the_cluster_nothing_else() {
     let mut taken = view(vec![ready_cluster("demo")], vec![], vec![]);
     let refused = Some((20_001, "Address already in use".to_owned()));
-    let facts = ClusterFacts { refused_port: refused.clone(), ..ClusterFacts::default() };
+    let facts = ClusterFacts { refused_port: refused, ..ClusterFacts::default() };
     taken.facts.insert("uid-demo".into(), facts.clone());
     assert_eq!(kinds(&taken), ["open"]);
     let facts = ClusterFacts { serving: true, controllers: true, scheduler: true, ..facts };

@@ -98,7 +98,7 @@ mod tests {
             (7, 100, ready, None, Ok(Choice::Wanted(7))),
             (0, 100, making, None, Ok(Choice::Wanted(100))),
             (0, 100, ready, refused.clone(), Ok(Choice::Refused(100, "in use".into()))),
-            (100, 100, making, refused.clone(), Ok(Choice::Refused(100, "in use".into()))),
+            (100, 100, making, refused, Ok(Choice::Refused(100, "in use".into()))),
             (70_000, 0, making, None, Err("spec.controlPlane.port: 70000 is not a port".to_owned())),
         ] {
             let facts = ClusterFacts { refused_port: refused, ..ClusterFacts::default() };

@@ -93,11 +93,15 @@ impl EtcdStore {
             closed.hub.close(&StoreError::Closed);
         });
         let beating = Arc::clone(&shared);
-        tasks.spawn("etcd-heartbeat", OnError::Log, async move { Ok::<_, StoreError>(feed::heartbeat(beating).await) });
+        tasks.spawn("etcd-heartbeat", OnError::Log, async move {
+            feed::heartbeat(beating).await;
+            Ok::<(), StoreError>(())
+        });
         if !config.compaction.is_zero() {
             let compacted = Arc::clone(&shared);
             tasks.spawn("etcd-compactor", OnError::Log, async move {
-                Ok::<_, StoreError>(compactor::run(compacted, config.compaction).await)
+                compactor::run(compacted, config.compaction).await;
+                Ok::<(), StoreError>(())
             });
         }
         Ok(Self { shared, fence: Arc::default(), value_bytes: Arc::new(AtomicUsize::new(PAGE_BYTES / FIRST_PAGE)) })

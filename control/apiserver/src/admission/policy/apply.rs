@@ -8,7 +8,7 @@ use timonel_api::{FieldType, ListKind, Path, Schema, TypeId, Value};
 ///
 /// # Errors
 /// When it does not fit the type, or would replace what is owned as a whole.
-pub(super) fn apply(subject: &Subject<'_>, view: &View, live: Value, made: &Value) -> Result<Value, String> {
+pub(super) fn apply(subject: &Subject<'_>, view: &View, live: &Value, made: &Value) -> Result<Value, String> {
     let kind = subject.kind_in(view);
     let ty = view.scheme.type_of(&kind).ok_or_else(|| format!("no type for {}", kind.kind))?;
     let mut atomics = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn apply(subject: &Subject<'_>, view: &View, live: Value, made: &Valu
             "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {places}"
         ));
     }
-    let merged = timonel_api::merge_applied(view.scheme.schema(), ty, &live, made);
+    let merged = timonel_api::merge_applied(view.scheme.schema(), ty, live, made);
     merged.map_err(|why| format!("error applying patch: failed to merge patch: {why}"))
 }
 

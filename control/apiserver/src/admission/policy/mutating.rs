@@ -179,7 +179,7 @@ fn apply_step(
 ) -> Result<Value, String> {
     let shown = subject.in_version(view, object).map_err(|status| status.message)?.into_owned();
     let new = if step.apply {
-        super::apply::apply(subject, view, shown, made)?
+        super::apply::apply(subject, view, &shown, made)?
     } else {
         json_patch(shown, made, &Limits::default())
             .map_err(|error| format!("JSON Patch: {}", crate::rules::patch_status(&error).message))?

@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "calls read better with a value")]
     fn checked(validation: serde_json::Value) -> Value {
         let mut policy: Value = json!({"metadata": {"generation": 2}, "spec": {
             "matchConstraints": {"resourceRules": [

@@ -178,7 +178,7 @@ impl Round<'_> {
             let Some(invocation) = invocation(&subject, webhook, lookup)? else { continue };
             let outcome = ask(&subject, &invocation, true).await;
             let patched = match outcome {
-                Ok(answer) => patched(&subject, &invocation, answer.patch)?,
+                Ok(answer) => patched(&subject, &invocation, &answer.patch)?,
                 Err(fault) => {
                     judged(webhook, fault)?;
                     None
@@ -197,7 +197,7 @@ impl Round<'_> {
 }
 
 /// Applies a webhook's patch to the object in the version it was shown; `None` without a patch.
-fn patched(subject: &Subject<'_>, invocation: &Invocation, patch: Value) -> Result<Option<Value>, Status> {
+fn patched(subject: &Subject<'_>, invocation: &Invocation, patch: &Value) -> Result<Option<Value>, Status> {
     if patch.as_list().is_none_or(<[Value]>::is_empty) {
         return Ok(None);
     }
@@ -209,7 +209,7 @@ fn patched(subject: &Subject<'_>, invocation: &Invocation, patch: Value) -> Resu
         )));
     };
     let shown = subject.in_version(view, object)?.into_owned();
-    let new = json_patch(shown, &patch, &Limits::default())
+    let new = json_patch(shown, patch, &Limits::default())
         .map_err(|error| Status::internal(crate::rules::patch_status(&error).message))?;
     read_back(subject, view, object, &new).map(Some)
 }

@@ -130,6 +130,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "calls read better with a value")]
     fn answer(response: serde_json::Value, mutating: bool) -> Result<Answer, String> {
         let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
         decode("v1", review.to_string().as_bytes(), "u", mutating)
