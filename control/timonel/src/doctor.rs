@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::{
     env,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 /// A program that nodes of the local cloud need, and the Debian package that has it.
@@ -21,7 +22,13 @@ const PROGRAMS: [(&str, &str); 9] = [
 ];
 /// CNI plugins that nodes need.
 const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
-/// Where Debian puts them.
+/// What the kernel must be able to do: what is asked of it, and the options of its build that bring it.
+const KERNEL: [(&str, &[&str], &str); 3] = [
+    ("network namespaces", &["unshare", "--net", "true"], "CONFIG_NET_NS"),
+    ("mount namespaces", &["unshare", "--mount", "true"], "CONFIG_NAMESPACES"),
+    ("packet rules", &["nft", "list", "tables"], "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET and CONFIG_NFT_NAT"),
+];
+/// Where Debian puts CNI plugins.
 pub(crate) const CNI_BIN: &str = "/usr/lib/cni";
 /// Where programs are looked for beside `PATH`.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -59,7 +66,36 @@ pub(crate) fn findings() -> Vec<Finding> {
     let cgroups =
         Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() || Path::new("/sys/fs/cgroup/memory").is_dir();
     findings.push(finding("cgroups", cgroups, "mount the cgroup hierarchies below /sys/fs/cgroup".to_owned()));
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    // Whoever is not root is refused whatever the kernel can do: that is said above.
+    findings.extend(kernel(&filesystems, |command| !root || program_path(command[0]).is_none() || succeeds(command)));
     findings
+}
+
+/// What the kernel must bring, from its list of file systems and from `able`: whether a command succeeds.
+fn kernel(filesystems: &str, able: impl Fn(&[&str]) -> bool) -> Vec<Finding> {
+    let remedy = |options: &str| format!("boot a kernel that is built with {options}, or load its modules");
+    let overlay = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    let overlay = Finding {
+        need: "kernel: overlay file system".into(),
+        found: overlay,
+        remedy: format!("modprobe overlay, or {}", remedy("CONFIG_OVERLAY_FS")),
+    };
+    let asked = KERNEL.iter().map(|(what, command, options)| Finding {
+        need: format!("kernel: {what}"),
+        found: able(command),
+        remedy: remedy(options),
+    });
+    std::iter::once(overlay).chain(asked).collect()
+}
+
+/// Whether a command can be started and ends well; it says nothing to anybody.
+fn succeeds(command: &[&str]) -> bool {
+    let Some((program, args)) = command.split_first() else { return false };
+    let program = program_path(program).unwrap_or_else(|| program.into());
+    let mut started = Command::new(program);
+    started.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    started.status().is_ok_and(|status| status.success())
 }
 
 /// Prints the findings; an error when something is missing.
@@ -95,6 +131,32 @@ mod tests {
     fn programs_are_found_and_missing_ones_are_not() {
         assert!(program_path("sh").is_some());
         assert!(program_path("timonel-no-such-program").is_none());
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_named_with_the_way_out() {
+        let listed = "nodev\tsysfs\nnodev\toverlay\n\text4\n";
+        for (filesystems, refused, missing) in [
+            (listed, "", None),
+            ("nodev\tsysfs\n\text4\n", "", Some(("kernel: overlay file system", "CONFIG_OVERLAY_FS"))),
+            (listed, "nft", Some(("kernel: packet rules", "CONFIG_NF_TABLES"))),
+            (listed, "--net", Some(("kernel: network namespaces", "CONFIG_NET_NS"))),
+        ] {
+            let findings = kernel(filesystems, |command| !command.contains(&refused));
+            let lacking: Vec<_> = findings.iter().filter(|finding| !finding.found).collect();
+            assert_eq!(lacking.len(), usize::from(missing.is_some()), "{lacking:?}");
+            if let (Some(lacking), Some((need, option))) = (lacking.first(), missing) {
+                assert_eq!(lacking.need, need);
+                assert!(lacking.remedy.contains(option), "{lacking:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_tell_by_how_they_end() {
+        assert!(succeeds(&["true"]));
+        assert!(!succeeds(&["false"]));
+        assert!(!succeeds(&["timonel-no-such-program"]));
     }
 
     #[test]

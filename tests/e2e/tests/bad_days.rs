@@ -26,7 +26,18 @@ fn bad_days() {
     agent_killed(&world, &address).expect("an agent killed");
     containerd_killed(&world, &address).expect("a containerd killed");
     server_killed_during_an_update(&world, &address).expect("the server killed during an update");
-    server_killed_during_a_balancers_change(&world).expect("the server killed during a load balancer's change");
+    for (part, round) in [(Part::Agent, "agent"), (Part::Containerd, "containerd")] {
+        part_killed_during_an_update(&world, &address, part, round).expect("a node's part killed during an update");
+    }
+    let server = || {
+        world.kill_server()?;
+        world.timonel(&["up", "--cluster", CLUSTER, "--nodes", "2", "--timeout", "120"]).map(drop)
+    };
+    let strikes: [&dyn Fn() -> anyhow::Result<()>; 3] =
+        [&server, &|| kill_one(&world, Part::Agent).map(drop), &|| kill_one(&world, Part::Containerd).map(drop)];
+    for strike in strikes {
+        killed_during_a_balancers_change(&world, strike).expect("something killed during a load balancer's change");
+    }
 }
 
 fn kubectl(world: &World, args: &[&str]) -> anyhow::Result<String> {
@@ -135,10 +146,16 @@ fn containers(world: &World) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(pairs.map(|(uid, state)| (uid.to_owned(), state.to_owned())).collect())
 }
 
+/// Kills one machine's part; which machine it was, and the process.
+fn kill_one(world: &World, part: Part) -> anyhow::Result<(String, i32)> {
+    let (machine, pid) = world.processes(part)?.into_iter().next().context("no machine")?;
+    kill(pid)?;
+    Ok((machine, pid))
+}
+
 /// Kills one machine's part; returns when it runs again and the node does work again.
 fn kill_and_wait(world: &World, part: Part) -> anyhow::Result<()> {
-    let (machine, before) = world.processes(part)?.into_iter().next().context("no machine")?;
-    kill(before)?;
+    let (machine, before) = kill_one(world, part)?;
     eventually("the supervisor starts it again", PATIENCE, || {
         let now = world.processes(part)?.get(&machine).copied().context("not running")?;
         ensure!(now != before, "still the old one");
@@ -220,14 +237,20 @@ fn server_killed_during_an_update(world: &World, address: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// A load balancer is ordered, changed and given back, and each time the server is killed at once.
-fn server_killed_during_a_balancers_change(world: &World) -> anyhow::Result<()> {
-    let again = || world.timonel(&["up", "--cluster", CLUSTER, "--nodes", "2", "--timeout", "120"]);
+/// A node's part dies while its pods are being replaced: it comes back and the update ends.
+fn part_killed_during_an_update(world: &World, address: &str, part: Part, round: &str) -> anyhow::Result<()> {
+    shop(world, &["set", "env", "deployment/app1", "deployment/app2", &format!("ROUND={round}")])?;
+    kill_one(world, part)?;
+    updated(world, &["app1", "app2"])?;
+    answers(address)
+}
+
+/// A load balancer is ordered, changed and given back, and each time something is killed at once.
+fn killed_during_a_balancers_change(world: &World, strike: &dyn Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let manifest = world.data().join("second.yaml");
     fs::write(&manifest, SECOND)?;
     kubectl(world, &["apply", "--filename", &manifest.to_string_lossy()])?;
-    world.kill_server()?;
-    again()?;
+    strike()?;
     let address = eventually("an address", PATIENCE, || {
         let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
         let address = shop(world, &["get", "service", "second", "-o", path])?;
@@ -242,13 +265,11 @@ fn server_killed_during_a_balancers_change(world: &World) -> anyhow::Result<()> 
     eventually("it answers", PATIENCE, || on(81))?;
     let patch = r#"[{"op": "replace", "path": "/spec/ports/0/port", "value": 82}]"#;
     shop(world, &["patch", "service", "second", "--type", "json", "--patch", patch])?;
-    world.kill_server()?;
-    again()?;
+    strike()?;
     eventually("it answers on its other port", PATIENCE, || on(82))?;
     ensure!(on(81).is_err(), "the old port still answers");
     shop(world, &["delete", "service", "second", "--wait=false"])?;
-    world.kill_server()?;
-    again()?;
+    strike()?;
     eventually("the service is gone", PATIENCE, || {
         let services = shop(world, &["get", "services", "-o", "name"])?;
         ensure!(!services.contains("second"), "{services}");
