@@ -45,8 +45,18 @@ impl EdgeState {
     /// Targets of a load balancer that pass their checks.
     pub(crate) fn healthy(&self, records: &Records, balancer: &BalancerRecord) -> BTreeSet<InstanceId> {
         let found = running(records, balancer);
-        let passes = |address: &Ipv4Addr| self.book.of(&(*address, balancer.spec.health.clone())).healthy;
+        let passes = |address: &Ipv4Addr| self.takes(balancer.address, &balancer.spec.health, *address);
         found.into_iter().filter(|(_, address)| passes(address)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether a target passes its check. One that was not yet checked in this way stands as it stood: a change of the
+    /// check is no reason to refuse anybody.
+    fn takes(&self, balancer: Ipv4Addr, check: &HealthCheck, target: Ipv4Addr) -> bool {
+        let stood = || {
+            let before = self.applied.iter().flatten().find(|forwarding| forwarding.address == balancer);
+            before.is_some_and(|forwarding| forwarding.targets.contains(&target))
+        };
+        self.book.of(&(target, check.clone())).map_or_else(stood, |health| health.healthy)
     }
 
     /// Targets that do not answer at all, or whose machine does not run.
@@ -54,7 +64,8 @@ impl EdgeState {
         let mut dead = Dead::new();
         for balancer in records.balancers.values() {
             let running = running(records, balancer);
-            let silent = |address: &Ipv4Addr| self.book.of(&(*address, balancer.spec.health.clone())).silent;
+            let known = |address: &Ipv4Addr| self.book.of(&(*address, balancer.spec.health.clone()));
+            let silent = |address: &Ipv4Addr| known(address).is_some_and(|health| health.silent);
             let machines = balancer.spec.targets.iter().filter_map(|id| records.machines.get(id));
             let lost = machines
                 .map(|machine| machine.address)
@@ -67,7 +78,7 @@ impl EdgeState {
     fn forwardings(&self, records: &Records) -> Vec<Forwarding> {
         let forwarding = |balancer: &BalancerRecord| {
             let all: BTreeSet<Ipv4Addr> = running(records, balancer).into_iter().map(|(_, address)| address).collect();
-            let passes = |address: &&Ipv4Addr| self.book.of(&(**address, balancer.spec.health.clone())).healthy;
+            let passes = |address: &&Ipv4Addr| self.takes(balancer.address, &balancer.spec.health, **address);
             let healthy: BTreeSet<Ipv4Addr> = all.iter().filter(passes).copied().collect();
             Forwarding {
                 address: balancer.address,
@@ -210,6 +221,7 @@ fn passes(answer: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HealthSettings;
     use timonel_cloud_core::{BalancerPort, Protocol};
 
     fn forwarding(targets: &[u8]) -> Forwarding {
@@ -233,6 +245,21 @@ mod tests {
         assert_eq!(count(&[8, 9], &[forwarding(&[8])], &[(lb, gone)]), 2, "dead: everything");
         assert_eq!(count(&[8], &[forwarding(&[8])], &[(lb, gone)]), 2, "dead after it was out: everything");
         assert_eq!(count(&[8, 9], &[], &[]), 4, "the load balancer went");
+    }
+
+    #[test]
+    fn a_changed_check_counts_when_it_was_made() {
+        let (old, new) = (HealthCheck::Tcp { port: 1 }, HealthCheck::Tcp { port: 2 });
+        let target = Ipv4Addr::new(10, 0, 0, 8);
+        let known = forwarding(&[8]);
+        let mut state = EdgeState { applied: Some(vec![known.clone()]), ..EdgeState::default() };
+        let takes = |state: &EdgeState, check| state.takes(known.address, check, target);
+        state.book.take(vec![((target, old.clone()), Finding::Passed)], HealthSettings::default());
+        assert!(takes(&state, &old) && takes(&state, &new), "nobody has asked the new way yet");
+        state.book.take(vec![((target, new.clone()), Finding::Refused)], HealthSettings::default());
+        assert!(!takes(&state, &new), "the new check counts");
+        let elsewhere = Ipv4Addr::new(172, 30, 0, 21);
+        assert!(!state.takes(elsewhere, &old, target), "a new load balancer starts with nobody");
     }
 
     #[test]

@@ -61,8 +61,9 @@ impl HealthBook {
         changed
     }
 
-    pub(crate) fn of(&self, probe: &Probe) -> Health {
-        self.0.get(probe).copied().unwrap_or_default()
+    /// `None` when the target was not yet checked in this way.
+    pub(crate) fn of(&self, probe: &Probe) -> Option<Health> {
+        self.0.get(probe).copied()
     }
 }
 
