@@ -1,3 +1,5 @@
+//! The shell of one cluster against a fake API and a fake cloud: what it asks of either.
+
 use super::*;
 use crate::{FleetConfig, fake_api::FakeApi, run_machines};
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Plans for machines, case by case.
+
 use super::*;
 use crate::{
     cloud::{Instances, Machines},

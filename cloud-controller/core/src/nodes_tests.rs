@@ -1,3 +1,5 @@
+//! Plans for nodes, case by case.
+
 use super::*;
 use crate::{
     model::{MachineOrder, Owner},

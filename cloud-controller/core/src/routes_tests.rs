@@ -1,3 +1,5 @@
+//! Plans for routes, case by case.
+
 use super::*;
 use crate::{
     action::Act,

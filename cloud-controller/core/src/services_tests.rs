@@ -1,3 +1,5 @@
+//! Plans for load balancers, case by case.
+
 use super::*;
 use crate::action::Act;
 

@@ -1,3 +1,5 @@
+//! Plans for volumes, case by case.
+
 use super::*;
 use crate::{
     action::{Act, CloudCall, Kind},

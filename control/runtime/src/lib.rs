@@ -8,6 +8,8 @@ mod error;
 mod file;
 mod tasks;
 mod telemetry;
+#[cfg(feature = "kube")]
+mod watch;
 
 pub use clock::{Clock, ClockShift};
 pub use entropy::Entropy;
@@ -18,3 +20,5 @@ pub use telemetry::{
     Family, Kind, MetricsSource, Registry, Sample, Telemetry, TelemetryConfig, TelemetryError, TextError,
     continue_trace, export_metrics, follow_trace, parse_metrics, propagate_trace, remember_trace, traces_are_on,
 };
+#[cfg(feature = "kube")]
+pub use watch::reflect;

@@ -79,11 +79,7 @@ impl Service {
     /// When the port, the data or the fleet cannot be had.
     pub async fn start(config: ServiceConfig, parent: &Tasks) -> Result<Self, ServiceError> {
         let tasks = parent.child("service");
-        let mut listeners = Vec::new();
-        for address in &config.listen {
-            let failed = |source| ServiceError::Listen { address: *address, source };
-            listeners.push(TcpListener::bind(address).await.map_err(failed)?);
-        }
+        let listeners = bind(&config.listen).await?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let first = addresses.first().map(|address| reachable(*address)).unwrap_or_default();
         let node_endpoint = if config.node_endpoint.is_empty() { first.clone() } else { config.node_endpoint.clone() };
@@ -103,15 +99,7 @@ impl Service {
             hosts: hosts(&addresses, [&node_endpoint, &public_endpoint]),
             direct_nodes: config.direct_nodes.clone().into(),
         };
-        let fleet = TenantSpec {
-            uid: FLEET_UID.to_owned(),
-            name: FLEET_UID.to_owned(),
-            server_name: FLEET_SERVER_NAME.to_owned(),
-            scheme: fleet_scheme()?,
-            ranges: None,
-            advertise: None,
-        };
-        let fleet = Tenant::open(&shared, fleet, &tasks).await.map_err(ServiceError::Fleet)?;
+        let fleet = Tenant::open(&shared, fleet_spec()?, &tasks).await.map_err(ServiceError::Fleet)?;
         let directory = Directory::new(fleet.clone());
         let kubeconfig =
             AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
@@ -186,6 +174,27 @@ impl Service {
     pub async fn stop(&self) -> bool {
         self.tasks.shutdown(DRAIN).await
     }
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServiceError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let failed = |source| ServiceError::Listen { address: *address, source };
+        listeners.push(TcpListener::bind(address).await.map_err(failed)?);
+    }
+    Ok(listeners)
+}
+
+/// The fleet's own API: a tenant without controllers, nodes and Services.
+fn fleet_spec() -> Result<TenantSpec, TableError> {
+    Ok(TenantSpec {
+        uid: FLEET_UID.to_owned(),
+        name: FLEET_UID.to_owned(),
+        server_name: FLEET_SERVER_NAME.to_owned(),
+        scheme: fleet_scheme()?,
+        ranges: None,
+        advertise: None,
+    })
 }
 
 /// The kinds of the fleet beside those of Kubernetes.

@@ -4,16 +4,12 @@ use crate::{
     Forwarder, Outcome, Zone,
     answer::{answer, udp_limit},
 };
-use futures::{StreamExt, TryStreamExt};
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RecordType},
 };
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, reflector, watcher},
-};
+use kube::Client;
 use std::{
     net::SocketAddr,
     sync::{
@@ -22,7 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use timonel_runtime::{OnError, Tasks};
+use timonel_runtime::{OnError, Tasks, reflect};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -105,26 +101,6 @@ pub async fn run(client: Client, config: DnsConfig, tasks: &Tasks) -> Result<(),
         tokio::time::sleep(SHORTEST_PERIOD).await;
         changed.notified().await;
     }
-}
-
-fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> reflector::Store<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
-    let (reader, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
-    let changed = Arc::clone(changed);
-    tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
-        let mut events = reflector(writer, watch).boxed();
-        loop {
-            match events.try_next().await {
-                Ok(Some(_)) => changed.notify_one(),
-                Ok(None) => return Ok::<_, DnsError>(()),
-                Err(error) => tracing::debug!(%error, "watch interrupted"),
-            }
-        }
-    });
-    reader
 }
 
 async fn listen(address: SocketAddr, server: &Server, tasks: &Tasks) -> Result<(), DnsError> {

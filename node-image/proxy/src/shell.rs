@@ -4,20 +4,16 @@ use crate::{
     NodeView, Program, affinity, conntrack, health::HealthServers, nft, program::program, view::Endpoint,
     view::view_services,
 };
-use futures::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, reflector, watcher},
-};
+use kube::{Client, runtime::reflector::Store};
 use std::{
     net::{SocketAddr, SocketAddrV4},
     process::Stdio,
     sync::Arc,
     time::Duration,
 };
-use timonel_runtime::{OnError, Tasks};
+use timonel_runtime::{OnError, Tasks, reflect};
 use tokio::{io::AsyncWriteExt, process::Command, sync::Notify, time::Instant};
 
 /// Changes that arrive together are applied together: shortest time between two transactions.
@@ -113,29 +109,6 @@ pub async fn run(client: Client, config: ProxyConfig, tasks: &Tasks) -> Result<(
         tokio::time::sleep_until(started + period).await;
         changed.notified().await;
     }
-}
-
-type Store<K> = reflector::Store<K>;
-
-fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> Store<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
-    let (reader, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
-    let changed = Arc::clone(changed);
-    tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
-        let mut events = reflector(writer, watch).boxed();
-        loop {
-            match events.try_next().await {
-                Ok(Some(_)) => changed.notify_one(),
-                Ok(None) => return Ok::<_, ProxyError>(()),
-                // The watcher itself backs off and goes on; the kernel keeps the last rules meanwhile.
-                Err(error) => tracing::debug!(%error, "watch interrupted"),
-            }
-        }
-    });
-    reader
 }
 
 fn wanted(services: &Store<Service>, slices: &Store<EndpointSlice>, config: &ProxyConfig) -> Program {

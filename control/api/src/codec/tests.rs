@@ -1,3 +1,5 @@
+//! Codecs: what is read, what is refused, and that what is written is read again as the same.
+
 use super::*;
 use crate::{Gvk, Scheme, TypeId};
 

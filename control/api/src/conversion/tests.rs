@@ -1,3 +1,5 @@
+//! Conversion between versions of one kind, there and back.
+
 use super::*;
 use crate::{Limits, Scheme, decode_json, encode_json};
 

@@ -1,3 +1,5 @@
+//! Defaults of the kinds, case by case.
+
 use super::*;
 use crate::{Gvk, Limits, decode_json, encode_json};
 

@@ -1,3 +1,5 @@
+//! Definitions of custom resources: what is accepted, refused and settled.
+
 use super::*;
 use crate::{FieldErrors, strategy::KindRef, validate_create, validate_update};
 use jiff::Timestamp;

@@ -1,3 +1,5 @@
+//! The patch kinds, case by case.
+
 use super::*;
 use crate::codec::decode_json_untyped;
 use crate::{Gvk, encode_json};

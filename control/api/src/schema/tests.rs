@@ -1,3 +1,5 @@
+//! The tables as they are read: types, fields and what is wrong with a table.
+
 use super::*;
 use crate::Scheme;
 

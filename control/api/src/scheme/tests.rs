@@ -1,3 +1,5 @@
+//! Resources, kinds and versions as the scheme finds them.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Structural schemas: values pruned, defaulted and judged.
+
 use super::*;
 use crate::{DecodeError, Decoded, FieldValidation, Limits, SchemaBuilder, Scheme, coerce, decode_json};
 use serde_json::{Value as Json, json};

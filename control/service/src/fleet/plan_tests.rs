@@ -1,3 +1,5 @@
+//! The fleet's plan, case by case.
+
 use super::*;
 use crate::fleet::ClusterFacts;
 use std::sync::Arc;

@@ -12,11 +12,10 @@ use crate::{
     port::Port,
     tenant::{Part, Shared, Tenant, TenantSpec},
 };
-use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    runtime::{WatchStreamExt, reflector, reflector::Store, watcher},
+    runtime::reflector::Store,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -29,7 +28,7 @@ use std::{
 };
 use timonel_api::Scheme;
 use timonel_fleet::{Cluster, FINALIZER, Machine, NodePool, Operation};
-use timonel_runtime::{OnError, Tasks, chain};
+use timonel_runtime::{Tasks, chain, reflect};
 use tokio::{sync::Notify, time::Instant};
 
 /// Without any news, look again after so long.
@@ -166,26 +165,6 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         };
         let _ = tokio::time::timeout(wait, news).await;
     }
-}
-
-fn reflect<K>(client: &Client, tasks: &Tasks, changed: &Arc<Notify>) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (reader, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
-    let changed = Arc::clone(changed);
-    tasks.spawn(&K::plural(&()), OnError::EndScope, async move {
-        let mut events = reflector(writer, watch).boxed();
-        loop {
-            match events.try_next().await {
-                Ok(Some(_)) => changed.notify_one(),
-                Ok(None) => return Ok::<_, std::convert::Infallible>(()),
-                Err(error) => tracing::debug!(%error, "watch interrupted"),
-            }
-        }
-    });
-    reader
 }
 
 impl Stores {

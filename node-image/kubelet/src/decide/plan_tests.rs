@@ -1,3 +1,5 @@
+//! The plan for one pod, case by case.
+
 use super::*;
 use crate::decide::backoff::Backoff;
 use crate::decide::model::{ObservedSandbox, ProbeResults, StartFailure};

@@ -1,3 +1,5 @@
+//! The status of a pod as it follows from what its containers do.
+
 use super::*;
 use crate::decide::backoff::Backoff;
 use crate::decide::model::{ObservedSandbox, ProbeResults, StartFailure, Termination};

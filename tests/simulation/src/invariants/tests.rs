@@ -1,3 +1,5 @@
+//! Each invariant sees the state that it forbids.
+
 use super::*;
 use crate::snapshot::Snapshot;
 use serde_json::json;
