@@ -101,6 +101,14 @@ impl Peer {
 }
 
 impl Caller {
+    /// The address of a connection from outside.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Internal(_) => None,
+            Self::Peer(peer) => peer.address(),
+        }
+    }
+
     /// A part of this process, by upstream's user name without `system:`.
     #[must_use]
     pub fn internal(component: &str) -> Self {

@@ -4,7 +4,9 @@
 //! bytes. An object is stored as encoded bytes beside a few columns; reads, lists and watches join cached bytes
 //! and never decode.
 
+mod access;
 pub mod admission;
+mod audit;
 pub mod authn;
 pub mod authz;
 mod body;
@@ -25,6 +27,8 @@ mod server;
 pub mod streams;
 mod webhook;
 
+pub use access::{AccessConfig, AccessFiles, FileError};
+pub use audit::{AuditConfig, AuditLog, AuditWebhook, Policy as AuditPolicy};
 pub use body::{Body, BodyError};
 pub use config::{Caller, Config, Peer};
 pub use connect::unchecked_tls;

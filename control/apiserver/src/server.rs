@@ -1,7 +1,9 @@
 //! One cluster's API server: the parts put together, and the way of a request through them.
 
 use crate::{
+    access::Access,
     admission::{AdmissionChain, Lookup, PolicyIndex, WebhookIndex, standard_chain},
+    audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail, audit_id},
     authn::{Authenticator, User, impersonate},
     authz::{self, Authorizer, Rbac, forbidden_message},
     body::Body,
@@ -20,6 +22,7 @@ use ::http::{Request, Response};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
@@ -60,6 +63,8 @@ struct Incoming<'a> {
     parts: &'a ::http::request::Parts,
     extensions: ::http::Extensions,
     body: Body,
+    audit_id: &'a str,
+    received: jiff::Timestamp,
 }
 
 /// One cluster's API.
@@ -87,7 +92,8 @@ pub struct ApiServer {
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
     pub(crate) tasks: Tasks,
-    pub(crate) webhooks: WebhookClient,
+    pub(crate) webhooks: Arc<WebhookClient>,
+    pub(crate) access: Access,
     pub(crate) mutating_webhooks: WebhookIndex,
     pub(crate) validating_webhooks: WebhookIndex,
     pub(crate) mutating_policies: PolicyIndex,
@@ -125,7 +131,8 @@ impl ApiServer {
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
-            webhooks: WebhookClient::new(lookup.clone(), config.nodes.clone(), entropy.clone(), tasks),
+            webhooks: Arc::new(WebhookClient::new(lookup.clone(), config.nodes.clone(), entropy.clone(), tasks)),
+            access: Access::new(AuditMetrics::register(metrics.registry())),
             mutating_webhooks: WebhookIndex::new("mutatingwebhookconfigurations"),
             validating_webhooks: WebhookIndex::new("validatingwebhookconfigurations"),
             mutating_policies: PolicyIndex::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),
@@ -186,15 +193,28 @@ impl ApiServer {
         if traces_are_on() && !continue_trace(&span, &parts.headers) {
             self.follow_object(&span, &info, &caller);
         }
-        let warnings = Mutex::default();
-        let served = self
-            .served(Incoming { parts: &parts, extensions, body }, &query, &info, &caller, &warnings)
-            .instrument(span.clone())
-            .await;
+        let told = Told::default();
+        let audit_id = self.audit_id(&parts.headers, &caller);
+        let incoming = Incoming { parts: &parts, extensions, body, audit_id: &audit_id, received: started };
+        let served = self.served(incoming, &query, &info, &caller, &told).instrument(span.clone()).await;
         let known =
             !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
-        let answer = served.unwrap_or_else(|status| Answer::status(&status));
-        let response = answer.finish(&warnings.into_inner());
+        let Told { warnings, trail } = told;
+        let trail = trail.into_inner();
+        let answer = served.unwrap_or_else(|status| {
+            trail.iter().for_each(|trail| trail.refused(&status));
+            Answer::status(&status)
+        });
+        let mut response = answer.finish(&warnings.into_inner());
+        if let Ok(id) = audit_id.parse::<::http::HeaderValue>()
+            && !id.is_empty()
+        {
+            response.headers_mut().entry(AUDIT_ID).or_insert(id);
+        }
+        if let Some(trail) = trail {
+            let scheme = self.resources.load().scheme().clone();
+            response = Box::pin(trail.answered(response, &scheme)).await;
+        }
         let took = self.clock.now().duration_since(started);
         let took = Duration::try_from(took).unwrap_or_default();
         self.metrics.answered(&info, known, response.status().as_u16(), took);
@@ -233,12 +253,14 @@ impl ApiServer {
         query: &Query<'_>,
         info: &RequestInfo<'_>,
         caller: &Caller,
-        warnings: &Mutex<Vec<String>>,
+        told: &Told,
     ) -> Result<Answer, Status> {
-        let Incoming { parts, extensions, body } = incoming;
-        let user = self.authenticate(&parts.headers, caller)?;
+        let Incoming { parts, extensions, body, audit_id, received } = incoming;
         let streamed = matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
         let long = info.verb == "watch" || streamed;
+        let asked = Asked { id: audit_id, parts, info, address: caller.address(), received, long };
+        let user = self.authenticate(asked, caller, told)?;
+        let trail = told.trail.get().map(|trail| &**trail);
         let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
         let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
         if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound)
@@ -246,13 +268,14 @@ impl ApiServer {
         {
             return Err(Status::too_many_requests("too many requests, please try again later", 1));
         }
-        self.authorize(&user, info)?;
+        self.authorize(&user, info, trail)?;
         if !info.is_resource || info.resource.is_empty() {
             return crate::discovery::serve(self, parts, query, info).await;
         }
         let resources = self.resources.load_full();
         let view = resources.get(&info.group, &info.version, &info.resource);
         let view = view.ok_or_else(Status::no_such_resource)?;
+        let headers = readable(&parts.headers, trail);
         let call = Call {
             server: self,
             view: view.clone(),
@@ -260,15 +283,15 @@ impl ApiServer {
             query,
             raw_query: parts.uri.query().unwrap_or(""),
             method: &parts.method,
-            headers: &parts.headers,
+            headers: &headers,
+            trail,
             extensions: Mutex::new(extensions),
             user: &user,
             now: self.clock.now(),
             // What another server answers is passed on whatever its type.
-            accept: http::accept(&parts.headers, query, view.resource.custom)
+            accept: http::accept(&headers, query, view.resource.custom)
                 .or_else(|refused| streamed.then(Accept::default).ok_or(refused))?,
             warnings: Mutex::default(),
-            annotations: Mutex::default(),
         };
         if let Some(warning) = view.custom.as_ref().and_then(|custom| custom.version().warning.as_deref()) {
             call.warn(warning);
@@ -282,7 +305,7 @@ impl ApiServer {
                 Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
             }
         };
-        *warnings.lock() = call.warnings.into_inner();
+        *told.warnings.lock() = call.warnings.into_inner();
         result
     }
 
@@ -299,32 +322,75 @@ impl ApiServer {
         registry::serve(call, body.into()).await
     }
 
-    /// The user of a request: who the connection or the token says, or whom that user may act as.
-    fn authenticate(&self, headers: &::http::HeaderMap, caller: &Caller) -> Result<Arc<User>, Status> {
+    /// The name of a request in the audit log: the client's, or a new one. Parts of this process are not told one
+    /// unless they are audited.
+    fn audit_id(&self, headers: &::http::HeaderMap, caller: &Caller) -> String {
+        let named = headers.get(AUDIT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        match (named, caller) {
+            (Some(id), _) => id.to_owned(),
+            (None, Caller::Internal(_)) if self.access.audit.load().is_none() => String::new(),
+            (None, _) => audit_id(&self.entropy),
+        }
+    }
+
+    /// The user of a request: who the connection or the token says, or whom that user may act as. From here on the
+    /// request is audited.
+    fn authenticate(&self, asked: Asked<'_>, caller: &Caller, told: &Told) -> Result<Arc<User>, Status> {
         let lookup: &dyn Lookup = self.lookup.as_ref();
+        let headers = &asked.parts.headers;
+        let audit = self.access.audit.load();
         let user = match caller {
-            Caller::Internal(user) => user.clone(),
+            Caller::Internal(user) => Ok(user.clone()),
             Caller::Peer(peer) => match peer.user() {
-                Some(user) => user,
+                Some(user) => Ok(user),
                 None => {
                     let header = headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
                     let identity = self.authenticator.authenticate(None, header, lookup, self.clock.now());
-                    Arc::new(identity.map_err(|_| Status::unauthorized("Unauthorized"))?.user)
+                    identity.map(|identity| Arc::new(identity.user))
                 }
             },
         };
+        let begin = |user| audit.as_ref().and_then(|audit| Trail::begin(audit, asked, user));
+        let user = user.map_err(|_| {
+            if let Some(trail) = begin(None) {
+                trail.unauthenticated(headers, false);
+            }
+            Status::unauthorized("Unauthorized")
+        })?;
+        if let Some(trail) = begin(Some(&user)) {
+            // Set once for each request, right here.
+            let _ = told.trail.set(trail);
+        }
         let other =
             impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
-        Ok(other.map_or(user, Arc::new))
+        let Some(other) = other else { return Ok(user) };
+        if let Some(trail) = told.trail.get() {
+            trail.impersonated(&other, "");
+        }
+        Ok(Arc::new(other))
     }
 
-    fn authorize(&self, user: &User, info: &RequestInfo<'_>) -> Result<(), Status> {
+    fn authorize(&self, user: &User, info: &RequestInfo<'_>, trail: Option<&Trail>) -> Result<(), Status> {
         let attributes = info.attributes();
         let decision = self.authorizer.authorize(user, &attributes, self.lookup.as_ref() as &dyn Lookup);
+        if let Some(trail) = trail {
+            trail.annotate("authorization.k8s.io/decision", if decision.is_allowed() { "allow" } else { "forbid" });
+            trail.annotate("authorization.k8s.io/reason", decision.reason());
+        }
         if decision.is_allowed() {
             return Ok(());
         }
         let message = forbidden_message(user, &attributes, decision.reason());
         Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, &message))
     }
+}
+
+/// The headers of a request; without leave to compress the answer where audit reads it.
+fn readable<'a>(headers: &'a ::http::HeaderMap, trail: Option<&Trail>) -> Cow<'a, ::http::HeaderMap> {
+    if !trail.is_some_and(Trail::wants_answer) {
+        return Cow::Borrowed(headers);
+    }
+    let mut headers = headers.clone();
+    headers.remove(::http::header::ACCEPT_ENCODING);
+    Cow::Owned(headers)
 }

@@ -4,6 +4,7 @@ use super::view::View;
 use crate::{
     ApiServer,
     admission::{self, AdmissionError, AdmissionRequest, Operation, PairedWrite},
+    audit::Trail,
     authn::User,
     authz::{Attributes, forbidden_message},
     body::{Body, ReadError},
@@ -39,8 +40,8 @@ pub(crate) struct Call<'a> {
     pub(crate) now: jiff::Timestamp,
     pub(crate) accept: Accept,
     pub(crate) warnings: Mutex<Vec<String>>,
-    /// Annotations of the request's audit event.
-    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
+    /// What the request leaves in the audit log, where the policy wants that.
+    pub(crate) trail: Option<&'a Trail>,
 }
 
 /// What admission left behind for the commit.
@@ -73,7 +74,9 @@ impl Call<'_> {
 
     /// Adds an annotation to the request's audit event; the first of a name stays.
     pub(crate) fn annotate(&self, key: &str, value: &str) {
-        self.annotations.lock().entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        if let Some(trail) = self.trail {
+            trail.annotate(key, value);
+        }
     }
 
     /// What type checks find in a validating policy, into its status.
@@ -147,6 +150,9 @@ impl Call<'_> {
         let (value, warnings) =
             decoded.and_then(|decoded| decoded.checked(self.field_validation().unwrap_or_default())).map_err(refuse)?;
         warnings.into_iter().for_each(|warning| self.warn(warning));
+        if let Some(trail) = self.trail {
+            trail.request_object(&value);
+        }
         Ok(value)
     }
 
@@ -244,8 +250,10 @@ impl Call<'_> {
             audit: BTreeMap::new(),
             paired: Vec::new(),
         };
-        run(self.server, &mut request).map_err(admission_status)?;
+        let judged = run(self.server, &mut request).map_err(admission_status);
+        request.audit.iter().for_each(|(key, value)| self.annotate(key, value));
         let (warnings, paired) = (std::mem::take(&mut request.warnings), std::mem::take(&mut request.paired));
+        judged?;
         warnings.into_iter().for_each(|warning| self.warn(warning));
         Ok(Admitted { paired })
     }

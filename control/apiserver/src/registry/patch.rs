@@ -25,6 +25,9 @@ pub(crate) async fn patch(call: &Call<'_>, part: Part, body: Body) -> Result<htt
     owners::check_patch(call, form == Form::Apply)?;
     call.field_validation()?;
     let bytes = read_body(body).await?;
+    if let Some(trail) = call.trail {
+        trail.request_patch(&bytes);
+    }
     match form {
         Form::Apply => update::modify(call, part, &apply::Applied::new(call, &bytes)?).await,
         Form::Patch(kind) => {

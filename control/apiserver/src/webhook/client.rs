@@ -44,6 +44,16 @@ pub(crate) enum CallError {
         /// Why there is no answer.
         cause: String,
     },
+    /// The same for other methods.
+    #[error("{method} {url:?}: {cause}")]
+    Ask {
+        /// The method as Go's client writes it.
+        method: String,
+        /// What was asked.
+        url: String,
+        /// Why there is no answer.
+        cause: String,
+    },
     /// It answered with a status other than 200.
     #[error("{0}")]
     Answer(String),
@@ -81,6 +91,20 @@ impl WebhookClient {
         Self { lookup, nodes, entropy, tasks: tasks.child("webhooks"), pools: Mutex::default() }
     }
 
+    /// Asks a server outside the cluster and gives back what it answers, whatever its code.
+    ///
+    /// # Errors
+    /// When there is no answer within the time.
+    pub(crate) async fn ask(&self, target: &WebhookTarget, what: Exchange) -> Result<(StatusCode, Bytes), CallError> {
+        let pool = self.pool(target)?;
+        let (url, method, timeout) = (target.url(None), what.method.clone(), what.timeout);
+        let failed = |cause: String| CallError::Ask { method: title(&method), url: url.clone(), cause };
+        match tokio::time::timeout(timeout, exchange(&pool, &url, target, what)).await {
+            Ok(answer) => answer.map_err(|error| failed(chain(&*error))),
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        }
+    }
+
     /// Posts JSON and gives back the body of the answer.
     ///
     /// # Errors
@@ -94,7 +118,8 @@ impl WebhookClient {
         let url = target.url(Some(timeout.as_secs().max(1)));
         let pool = self.pool(target)?;
         let failed = |cause: String| CallError::Post { url: url.clone(), cause };
-        match tokio::time::timeout(timeout, exchange(&pool, &url, body)).await {
+        let what = Exchange { method: Method::POST, body, user_agent: "kube-apiserver-admission", timeout };
+        match tokio::time::timeout(timeout, exchange(&pool, &url, target, what)).await {
             Ok(Ok((StatusCode::OK, answer))) => Ok(answer),
             Ok(Ok((code, answer))) => Err(CallError::Answer(refusal(code, &answer))),
             Ok(Err(error)) => Err(failed(chain(&*error))),
@@ -113,7 +138,7 @@ impl WebhookClient {
         let target = Arc::new(target.clone());
         let dialer = dial::Dialer {
             target: target.clone(),
-            tls: Arc::new(dial::tls(&target.ca_bundle).map_err(CallError::Config)?),
+            tls: Arc::new(dial::tls(&target).map_err(CallError::Config)?),
             lookup: self.lookup.clone(),
             nodes: self.nodes.clone(),
             entropy: self.entropy.clone(),
@@ -134,15 +159,41 @@ impl WebhookClient {
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-async fn exchange(pool: &Pool, url: &str, body: Bytes) -> Result<(StatusCode, Bytes), AnyError> {
+/// `Post`, `Get`: as Go's client names methods in its errors.
+fn title(method: &Method) -> String {
+    let name = method.as_str();
+    name.chars().take(1).chain(name.chars().skip(1).map(|letter| letter.to_ascii_lowercase())).collect()
+}
+
+/// What is asked of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    pub(crate) method: Method,
+    /// JSON, or nothing.
+    pub(crate) body: Bytes,
+    pub(crate) user_agent: &'static str,
+    pub(crate) timeout: Duration,
+}
+
+async fn exchange(
+    pool: &Pool,
+    url: &str,
+    target: &WebhookTarget,
+    what: Exchange,
+) -> Result<(StatusCode, Bytes), AnyError> {
     let _place = pool.in_flight.acquire().await?;
     let mut request = Request::builder()
-        .method(Method::POST)
+        .method(what.method)
         .uri(url)
-        .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json, */*")
-        .header(header::USER_AGENT, "kube-apiserver-admission")
-        .body(Full::new(body))?;
+        .header(header::USER_AGENT, what.user_agent);
+    if !what.body.is_empty() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    if !target.credentials.authorization.is_empty() {
+        request = request.header(header::AUTHORIZATION, &target.credentials.authorization);
+    }
+    let mut request = request.body(Full::new(what.body))?;
     timonel_runtime::propagate_trace(request.headers_mut());
     let answer = pool.client.request(request).await?;
     let code = answer.status();
@@ -151,7 +202,7 @@ async fn exchange(pool: &Pool, url: &str, body: Bytes) -> Result<(StatusCode, By
 }
 
 /// An answer that is no answer, in the words of upstream's client.
-fn refusal(code: StatusCode, body: &[u8]) -> String {
+pub(crate) fn refusal(code: StatusCode, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_QUOTED)]);
     let text = text.trim();
     match code {

@@ -1,6 +1,6 @@
 //! Connections to webhooks: TCP from here, or through a node's tunnel to a pod, with TLS inside.
 
-use super::target::{Host, WebhookTarget};
+use super::target::{Credentials, Host, WebhookTarget};
 use crate::{
     admission::Lookup,
     streams::{NodeIo, NodeTarget, SharedConnector},
@@ -10,7 +10,10 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use std::{
     io,
     pin::Pin,
@@ -20,7 +23,7 @@ use std::{
 use timonel_api::Value;
 use timonel_runtime::Entropy;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 
 /// Where the system keeps the authorities it trusts.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -44,13 +47,17 @@ struct Address {
 }
 
 impl Dialer {
-    /// A connection with TLS.
+    /// A connection with TLS, or in clear where that was configured.
     pub(super) async fn dial(&self) -> io::Result<Wire> {
         let io = self.reach().await?;
-        let name = self.target.host.server_name();
+        if self.target.plain {
+            return Ok(Wire { io: TokioIo::new(io), http2: false });
+        }
+        let name = self.target.server_name();
         let name = rustls::pki_types::ServerName::try_from(name).map_err(io::Error::other)?;
         let stream = TlsConnector::from(self.tls.clone()).connect(name, io).await?;
-        Ok(Wire(TokioIo::new(stream)))
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Wire { io: TokioIo::new(Box::new(stream)), http2 })
     }
 
     async fn reach(&self) -> io::Result<Box<dyn NodeIo>> {
@@ -112,8 +119,32 @@ fn ready_in(slice: &Value, port_name: &str, found: &mut Vec<Address>) {
     }
 }
 
-/// TLS that trusts the bundle, or the system's authorities when there is none.
-pub(super) fn tls(ca_bundle: &[u8]) -> Result<ClientConfig, String> {
+/// TLS towards a target: trusts its bundle, or the system's authorities when there is none.
+pub(super) fn tls(target: &WebhookTarget) -> Result<ClientConfig, String> {
+    let identity = identity(&target.credentials)?;
+    let mut config = if target.credentials.insecure {
+        crate::connect::unchecked_tls(identity).map_err(|error| error.to_string())?
+    } else {
+        checked_tls(&target.ca_bundle, identity)?
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The client's certificate and key, if it has them.
+fn identity(credentials: &Credentials) -> Result<Option<Identity>, String> {
+    if credentials.certificate_pem.is_empty() {
+        return Ok(None);
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&credentials.certificate_pem).collect();
+    let chain = chain.map_err(|error| format!("client certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key_pem).map_err(|error| format!("client key: {error}"))?;
+    Ok(Some((chain, key)))
+}
+
+fn checked_tls(ca_bundle: &[u8], identity: Option<Identity>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let system;
     let pem = if ca_bundle.is_empty() {
@@ -133,38 +164,43 @@ pub(super) fn tls(ca_bundle: &[u8]) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    let builder = builder.with_root_certificates(roots);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string()),
+    }
 }
 
 /// A connection as the HTTP client takes it.
-pub(super) struct Wire(TokioIo<TlsStream<Box<dyn NodeIo>>>);
+pub(super) struct Wire {
+    io: TokioIo<Box<dyn NodeIo>>,
+    http2: bool,
+}
 
 impl Connection for Wire {
     fn connected(&self) -> Connected {
         let connected = Connected::new();
-        if self.0.inner().get_ref().1.alpn_protocol() == Some(b"h2") { connected.negotiated_h2() } else { connected }
+        if self.http2 { connected.negotiated_h2() } else { connected }
     }
 }
 
 impl Read for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
 
 impl Write for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
 

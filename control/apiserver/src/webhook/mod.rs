@@ -6,5 +6,5 @@ mod client;
 mod dial;
 mod target;
 
-pub(crate) use client::{CallError, WebhookClient};
-pub(crate) use target::WebhookTarget;
+pub(crate) use client::{CallError, Exchange, WebhookClient, refusal};
+pub(crate) use target::{Credentials, WebhookTarget};

@@ -4,7 +4,7 @@ use super::CallError;
 use base64::Engine;
 use timonel_api::Value;
 
-/// A webhook's place, from the `clientConfig` of its configuration.
+/// A webhook's place, from the `clientConfig` of its configuration or from a kubeconfig.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WebhookTarget {
     pub(super) host: Host,
@@ -13,6 +13,30 @@ pub(crate) struct WebhookTarget {
     pub(super) path: String,
     /// PEM; empty for the authorities of the system.
     pub(super) ca_bundle: Vec<u8>,
+    /// Spoken in clear: only what an operator configured may be.
+    pub(super) plain: bool,
+    /// Who one is towards it.
+    pub(crate) credentials: Credentials,
+}
+
+/// Who one is towards a server, and how far it is trusted.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    /// The client's certificate and key in PEM; empty for none.
+    pub(crate) certificate_pem: Vec<u8>,
+    pub(crate) key_pem: Vec<u8>,
+    /// The header `Authorization`; empty for none.
+    pub(crate) authorization: String,
+    /// The name that the server's certificate must have, where it is not the host's.
+    pub(crate) server_name: String,
+    /// Whether any certificate will do.
+    pub(crate) insecure: bool,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Credentials").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
 }
 
 /// Who serves it.
@@ -45,32 +69,52 @@ impl WebhookTarget {
             let port = service.int_at(&["port"]).unwrap_or(443);
             let port = u16::try_from(port).map_err(|_| CallError::Config(format!("invalid port {port}")))?;
             let host = Host::Service { namespace: text("namespace"), name: text("name") };
-            return Ok(Self { host, port, path: rooted(&text("path")), ca_bundle });
+            let path = rooted(&text("path"));
+            return Ok(Self { host, port, path, ca_bundle, plain: false, credentials: Credentials::default() });
         }
         let url = config.str_at(&["url"]);
+        if !url.starts_with("https:") {
+            return Err(CallError::Config(format!("invalid URL {url:?}")));
+        }
+        Self::of_server(url, ca_bundle, Credentials::default())
+    }
+
+    /// From the URL of a server outside the cluster.
+    pub(crate) fn of_server(url: &str, ca_bundle: Vec<u8>, credentials: Credentials) -> Result<Self, CallError> {
         let refused = || CallError::Config(format!("invalid URL {url:?}"));
         let uri: http::Uri = url.parse().map_err(|_| refused())?;
-        if uri.scheme_str() != Some("https") {
-            return Err(refused());
+        let (plain, standard) = match uri.scheme_str() {
+            Some("https") => (false, 443),
+            Some("http") => (true, 80),
+            _ => return Err(refused()),
+        };
+        let host = Host::Name(uri.host().ok_or_else(refused)?.trim_matches(['[', ']']).to_owned());
+        let path = rooted(uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str));
+        Ok(Self { host, port: uri.port_u16().unwrap_or(standard), path, ca_bundle, plain, credentials })
+    }
+
+    /// The name that its certificate must have.
+    pub(super) fn server_name(&self) -> String {
+        match self.credentials.server_name.as_str() {
+            "" => self.host.server_name(),
+            name => name.to_owned(),
         }
-        let host = uri.host().ok_or_else(refused)?.trim_matches(['[', ']']).to_owned();
-        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        Ok(Self { host: Host::Name(host), port: uri.port_u16().unwrap_or(443), path: rooted(path), ca_bundle })
     }
 
     /// The URL of a call, as messages and requests name it.
-    pub(super) fn url(&self, timeout_seconds: Option<u64>) -> String {
+    pub(crate) fn url(&self, timeout_seconds: Option<u64>) -> String {
         let name = self.host.server_name();
         let name = if name.contains(':') { format!("[{name}]") } else { name };
         let port = match &self.host {
-            Host::Name(_) if self.port == 443 => String::new(),
+            Host::Name(_) if self.port == if self.plain { 80 } else { 443 } => String::new(),
             _ => format!(":{}", self.port),
         };
         let timeout = timeout_seconds.map_or_else(String::new, |seconds| {
             let joint = if self.path.contains('?') { '&' } else { '?' };
             format!("{joint}timeout={seconds}s")
         });
-        format!("https://{name}{port}{}{timeout}", self.path)
+        let scheme = if self.plain { "http" } else { "https" };
+        format!("{scheme}://{name}{port}{}{timeout}", self.path)
     }
 }
 

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "test code outside #[test] functions")]
 
 mod apply;
+mod audit;
 mod custom;
 mod deletes;
 mod in_process;
 mod lists;
 mod policies;
+mod remote;
 mod services;
 mod subresources;
 mod support;
