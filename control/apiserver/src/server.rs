@@ -2,10 +2,10 @@
 
 use crate::{
     access::Access,
-    admission::{AdmissionChain, Lookup, PolicyIndex, WebhookIndex, standard_chain},
-    audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail, audit_id},
-    authn::{Authenticator, User, impersonate},
-    authz::{self, Authorizer, Rbac, forbidden_message},
+    admission::{AdmissionChain, PolicyIndex, WebhookIndex, standard_chain},
+    audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail},
+    authn::Authenticator,
+    authz::{self, Authorizer, Rbac},
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
@@ -259,7 +259,7 @@ impl ApiServer {
         let streamed = matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
         let long = info.verb == "watch" || streamed;
         let asked = Asked { id: audit_id, parts, info, address: caller.address(), received, long };
-        let user = self.authenticate(asked, caller, told)?;
+        let user = Box::pin(self.requester(asked, caller, told)).await?;
         let trail = told.trail.get().map(|trail| &**trail);
         let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
         let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
@@ -268,7 +268,7 @@ impl ApiServer {
         {
             return Err(Status::too_many_requests("too many requests, please try again later", 1));
         }
-        self.authorize(&user, info, trail)?;
+        self.permit(&user, &info.attributes(), trail).await?;
         if !info.is_resource || info.resource.is_empty() {
             return crate::discovery::serve(self, parts, query, info).await;
         }
@@ -320,68 +320,6 @@ impl ApiServer {
             Caller::Peer(_) => self.limits.turn().await?,
         };
         registry::serve(call, body.into()).await
-    }
-
-    /// The name of a request in the audit log: the client's, or a new one. Parts of this process are not told one
-    /// unless they are audited.
-    fn audit_id(&self, headers: &::http::HeaderMap, caller: &Caller) -> String {
-        let named = headers.get(AUDIT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        match (named, caller) {
-            (Some(id), _) => id.to_owned(),
-            (None, Caller::Internal(_)) if self.access.audit.load().is_none() => String::new(),
-            (None, _) => audit_id(&self.entropy),
-        }
-    }
-
-    /// The user of a request: who the connection or the token says, or whom that user may act as. From here on the
-    /// request is audited.
-    fn authenticate(&self, asked: Asked<'_>, caller: &Caller, told: &Told) -> Result<Arc<User>, Status> {
-        let lookup: &dyn Lookup = self.lookup.as_ref();
-        let headers = &asked.parts.headers;
-        let audit = self.access.audit.load();
-        let user = match caller {
-            Caller::Internal(user) => Ok(user.clone()),
-            Caller::Peer(peer) => match peer.user() {
-                Some(user) => Ok(user),
-                None => {
-                    let header = headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-                    let identity = self.authenticator.authenticate(None, header, lookup, self.clock.now());
-                    identity.map(|identity| Arc::new(identity.user))
-                }
-            },
-        };
-        let begin = |user| audit.as_ref().and_then(|audit| Trail::begin(audit, asked, user));
-        let user = user.map_err(|_| {
-            if let Some(trail) = begin(None) {
-                trail.unauthenticated(headers, false);
-            }
-            Status::unauthorized("Unauthorized")
-        })?;
-        if let Some(trail) = begin(Some(&user)) {
-            // Set once for each request, right here.
-            let _ = told.trail.set(trail);
-        }
-        let other =
-            impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
-        let Some(other) = other else { return Ok(user) };
-        if let Some(trail) = told.trail.get() {
-            trail.impersonated(&other, "");
-        }
-        Ok(Arc::new(other))
-    }
-
-    fn authorize(&self, user: &User, info: &RequestInfo<'_>, trail: Option<&Trail>) -> Result<(), Status> {
-        let attributes = info.attributes();
-        let decision = self.authorizer.authorize(user, &attributes, self.lookup.as_ref() as &dyn Lookup);
-        if let Some(trail) = trail {
-            trail.annotate("authorization.k8s.io/decision", if decision.is_allowed() { "allow" } else { "forbid" });
-            trail.annotate("authorization.k8s.io/reason", decision.reason());
-        }
-        if decision.is_allowed() {
-            return Ok(());
-        }
-        let message = forbidden_message(user, &attributes, decision.reason());
-        Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, &message))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ast::{Expr, Kind, Target};
+use crate::ast::{Expr, Kind, Literal, Target, operator};
 use crate::check::{Checked, check};
 use crate::environment::Environment;
 use crate::error::{CompileErrors, EvalError, Source};
@@ -136,7 +136,25 @@ impl Program {
     #[must_use]
     pub fn uses(&self, variable: &str) -> bool {
         let Some(at) = self.0.environment.position(variable) else { return false };
-        names(&self.0.expr, &|target| matches!(target, Target::Variable(held) if *held == at))
+        any(&self.0.expr, &|expr| is_variable(expr, at))
+    }
+
+    /// Whether it reads the field of the variable, as `variable.field` or `variable.?field`.
+    #[must_use]
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let Some(at) = self.0.environment.position(variable) else { return false };
+        any(&self.0.expr, &|expr| match &expr.kind {
+            Kind::Select(select) => is_variable(&select.operand, at) && &*select.field == field,
+            Kind::Call(call) => {
+                call.target.is_none()
+                    && &*call.name == operator::OPTIONAL_SELECT
+                    && call.args.first().is_some_and(|operand| is_variable(operand, at))
+                    && call.args.get(1).is_some_and(
+                        |name| matches!(&name.kind, Kind::Literal(Literal::String(text)) if &**text == field),
+                    )
+            }
+            _ => false,
+        })
     }
 
     /// What an evaluation may cost at least and at most.
@@ -160,21 +178,27 @@ impl Program {
     }
 }
 
-fn names(expr: &Expr, found: &dyn Fn(&Target) -> bool) -> bool {
+fn is_variable(expr: &Expr, at: usize) -> bool {
+    matches!(&expr.kind, Kind::Ident(ident) if matches!(ident.target, Target::Variable(held) if held == at))
+}
+
+/// Whether a part of an expression passes the test.
+fn any(expr: &Expr, test: &dyn Fn(&Expr) -> bool) -> bool {
+    if test(expr) {
+        return true;
+    }
     match &expr.kind {
-        Kind::Literal(_) => false,
-        Kind::Ident(ident) => found(&ident.target),
-        Kind::Select(select) => names(&select.operand, found),
+        Kind::Literal(_) | Kind::Ident(_) => false,
+        Kind::Select(select) => any(&select.operand, test),
         Kind::Call(call) => {
-            call.target.as_ref().is_some_and(|target| names(target, found))
-                || call.args.iter().any(|arg| names(arg, found))
+            call.target.as_ref().is_some_and(|target| any(target, test)) || call.args.iter().any(|arg| any(arg, test))
         }
-        Kind::List(elements) => elements.iter().any(|element| names(&element.value, found)),
-        Kind::Map(entries) => entries.iter().any(|entry| names(&entry.key, found) || names(&entry.value, found)),
-        Kind::Struct(literal) => literal.fields.iter().any(|field| names(&field.value, found)),
-        Kind::Fold(fold) => [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result]
-            .into_iter()
-            .any(|part| names(part, found)),
-        Kind::Bind(bind) => names(&bind.init, found) || names(&bind.body, found),
+        Kind::List(elements) => elements.iter().any(|element| any(&element.value, test)),
+        Kind::Map(entries) => entries.iter().any(|entry| any(&entry.key, test) || any(&entry.value, test)),
+        Kind::Struct(literal) => literal.fields.iter().any(|field| any(&field.value, test)),
+        Kind::Fold(fold) => {
+            [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result].into_iter().any(|part| any(part, test))
+        }
+        Kind::Bind(bind) => any(&bind.init, test) || any(&bind.body, test),
     }
 }

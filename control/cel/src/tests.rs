@@ -375,3 +375,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn expressions_tell_which_fields_of_a_variable_they_read() {
+    let environment = Environment::new().variable("claims", Type::map(Type::String, Type::Dyn));
+    for (text, reads) in [
+        ("claims.email", true),
+        ("claims.?email.orValue('')", true),
+        ("has(claims.email)", true),
+        ("[1].all(x, claims.email == 'a' && x > 0)", true),
+        ("claims.emails", false),
+        ("claims.other.email", false),
+        ("'email'", false),
+    ] {
+        assert_eq!(compile(text, &environment).unwrap().selects("claims", "email"), reads, "{text}");
+    }
+}

@@ -1,11 +1,12 @@
 //! What is in force, and how something else is put in its place.
 
-use super::{AccessFiles, FileError};
+use super::{AccessFiles, FileError, kubeconfig_target};
 use crate::{
     ApiServer,
     audit::{Audit, AuditConfig, AuditMetrics},
+    authn::{AuthenticationConfiguration, OtherTokens, TokenWebhook, TokenWebhookConfig},
 };
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -14,6 +15,10 @@ use tokio::sync::Mutex;
 pub struct AccessConfig {
     /// How it is audited; without it not at all.
     pub audit: Option<AuditConfig>,
+    /// Issuers whose tokens it takes, and who may come without: upstream's `AuthenticationConfiguration`.
+    pub authentication: Option<String>,
+    /// Who is asked about tokens that nobody else knows.
+    pub token_webhook: Option<TokenWebhookConfig>,
     /// What the files name.
     pub files: AccessFiles,
 }
@@ -22,14 +27,20 @@ pub struct AccessConfig {
 #[derive(Debug)]
 pub(crate) struct Access {
     pub(crate) audit: ArcSwapOption<Audit>,
-    pub(crate) audit_metrics: AuditMetrics,
+    pub(crate) tokens: ArcSwap<OtherTokens>,
+    audit_metrics: AuditMetrics,
     /// The configuration that all this comes from; who holds it changes it.
     current: Mutex<AccessConfig>,
 }
 
 impl Access {
     pub(crate) fn new(audit_metrics: AuditMetrics) -> Self {
-        Self { audit: ArcSwapOption::const_empty(), audit_metrics, current: Mutex::default() }
+        Self {
+            audit: ArcSwapOption::const_empty(),
+            tokens: ArcSwap::default(),
+            audit_metrics,
+            current: Mutex::default(),
+        }
     }
 }
 
@@ -40,17 +51,20 @@ impl ApiServer {
     /// What is wrong with it, in upstream's words; what was in force stays.
     pub async fn configure(&self, config: AccessConfig) -> Result<(), FileError> {
         let mut current = self.access.current.lock().await;
-        if *current == config {
-            return Ok(());
+        let files = current.files != config.files;
+        let tokens =
+            (files || current.authentication != config.authentication || current.token_webhook != config.token_webhook)
+                .then(|| self.other_tokens(&config))
+                .transpose()?;
+        // Last, for it starts what must not run for nothing.
+        let audit = (files || current.audit != config.audit).then(|| self.start_audit(&config)).transpose()?;
+        if let Some(tokens) = tokens {
+            self.access.tokens.store(Arc::new(tokens));
         }
-        let files_changed = current.files != config.files;
-        let audit =
-            if files_changed || current.audit != config.audit { Some(self.start_audit(&config)?) } else { None };
-        if let Some(audit) = audit {
-            let before = self.access.audit.swap(audit);
-            if let Some(before) = before {
-                before.stop().await;
-            }
+        if let Some(audit) = audit
+            && let Some(before) = self.access.audit.swap(audit)
+        {
+            before.stop().await;
         }
         *current = config;
         Ok(())
@@ -60,5 +74,16 @@ impl ApiServer {
         let Some(audit) = &config.audit else { return Ok(None) };
         let metrics = &self.access.audit_metrics;
         Audit::start(audit, &config.files, &self.webhooks, &self.clock, metrics, &self.tasks).map(Some)
+    }
+
+    fn other_tokens(&self, config: &AccessConfig) -> Result<OtherTokens, FileError> {
+        let issuers = self.authenticator.issuers();
+        let parsed = config.authentication.as_ref().map(|text| AuthenticationConfiguration::parse(text, issuers));
+        let webhook = config.token_webhook.as_ref().map(|webhook| {
+            let target = kubeconfig_target("authentication token webhook", &webhook.kubeconfig, &config.files)?;
+            Ok(TokenWebhook::new(webhook.clone(), target, self.webhooks.clone(), self.clock.clone()))
+        });
+        let (parsed, webhook) = (parsed.transpose()?.unwrap_or_default(), webhook.transpose()?);
+        Ok(OtherTokens::new(parsed, webhook, self.authenticator.audiences(), &self.webhooks, &self.clock))
     }
 }

@@ -417,7 +417,8 @@ mod tests {
         let yaml = as_json(&headers(&[("content-type", YAML)]), Bytes::from_static(b"a: 1\n"), &scheme);
         assert_eq!(yaml.unwrap(), "{\"a\":1}");
         assert_eq!(as_json(&headers(&[]), Bytes::from_static(b"ok"), &scheme), None);
-        let status = Bytes::from_static(br#"{"apiVersion":"v1","kind":"Status","status":"Success","details":{"name":"x"}}"#);
+        let status =
+            Bytes::from_static(br#"{"apiVersion":"v1","kind":"Status","status":"Success","details":{"name":"x"}}"#);
         let short = status_of(&status).unwrap();
         assert_eq!((short.status, short.details.unwrap()["name"].as_str()), ("Success", Some("x")));
     }

@@ -1,7 +1,7 @@
 //! Credentials of a request to a user.
 
 use super::{
-    ANONYMOUS, AUTHENTICATED_GROUP, User, bootstrap,
+    AUTHENTICATED_GROUP, User, bootstrap,
     claims::{CREDENTIAL_ID, Claims},
 };
 use crate::admission::{AdmissionError, Lookup};
@@ -110,31 +110,6 @@ impl Authenticator {
         self.keys.load_full()
     }
 
-    /// Who a request comes from: first the client certificate (which the TLS layer has verified against the
-    /// cluster's authority), then the `Authorization` header, then nobody in particular.
-    ///
-    /// # Errors
-    /// When there are credentials but no good ones, or none and anonymous requests are off.
-    pub fn authenticate(
-        &self,
-        certificate: Option<&[u8]>,
-        authorization: Option<&str>,
-        lookup: &dyn Lookup,
-        now: Timestamp,
-    ) -> Result<Identity, Unauthorized> {
-        if let Some(user) = certificate.and_then(user_of_certificate) {
-            return Ok(authenticated(user));
-        }
-        if let Some(token) = authorization.and_then(bearer) {
-            return self.authenticate_token(token, &self.config.audiences, lookup, now);
-        }
-        if self.config.anonymous {
-            Ok(Identity { user: User::anonymous(), audiences: Vec::new(), stale_token: None })
-        } else {
-            Err(Unauthorized("no credentials".into()))
-        }
-    }
-
     /// Who a token stands for, if it is meant for one of `audiences`.
     ///
     /// # Errors
@@ -180,28 +155,36 @@ impl Authenticator {
         Some(claims)
     }
 
-    /// Fills the status of a `TokenReview`.
+    /// The token that a `TokenReview` asks about, and the audiences it should be for.
     ///
     /// # Errors
     /// 400 without a token.
-    pub fn review_token(&self, review: &mut Value, lookup: &dyn Lookup, now: Timestamp) -> Result<(), AdmissionError> {
+    pub fn read_review(&self, review: &Value) -> Result<(String, Vec<String>), AdmissionError> {
         let token = review.str_at(&["spec", "token"]);
         if token.is_empty() {
             return Err(AdmissionError::bad_request("token is required for TokenReview in authentication"));
         }
         let asked: Vec<String> =
             review.list_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let audiences = if asked.is_empty() { self.config.audiences.clone() } else { asked };
-        let status = match self.authenticate_token(token, &audiences, lookup, now) {
-            Ok(identity) => json!({
-                "authenticated": true,
-                "user": user_info(&identity.user),
-                "audiences": identity.audiences,
-            }),
-            Err(error) => json!({"authenticated": false, "user": {}, "error": error.to_string()}),
-        };
-        review.set_at(&["status"], Value::from(status));
-        Ok(())
+        Ok((token.to_owned(), if asked.is_empty() { self.config.audiences.clone() } else { asked }))
+    }
+
+    /// Audiences that the API server answers to.
+    #[must_use]
+    pub fn audiences(&self) -> &[String] {
+        &self.config.audiences
+    }
+
+    /// Issuers that only the cluster itself may be.
+    #[must_use]
+    pub fn issuers(&self) -> &[String] {
+        &self.config.issuers
+    }
+
+    /// Whether requests without credentials are anonymous where no configuration says otherwise.
+    #[must_use]
+    pub fn allows_anonymous(&self) -> bool {
+        self.config.anonymous
     }
 
     /// The document at `/.well-known/openid-configuration`. The keys are where the issuer is: whoever can check the
@@ -233,12 +216,25 @@ impl Authenticator {
     }
 }
 
-fn authenticated(user: User) -> Identity {
-    let user = if user.name == ANONYMOUS { user } else { user.with_group(AUTHENTICATED_GROUP) };
-    Identity { user, audiences: Vec::new(), stale_token: None }
+/// Fills the status of a `TokenReview`.
+pub fn answer_review(review: &mut Value, found: Result<Identity, Unauthorized>) {
+    let status = match found {
+        Ok(identity) => json!({
+            "authenticated": true,
+            "user": user_info(&identity.user),
+            "audiences": identity.audiences,
+        }),
+        Err(error) => json!({"authenticated": false, "user": {}, "error": error.to_string()}),
+    };
+    review.set_at(&["status"], Value::from(status));
 }
 
-fn bearer(authorization: &str) -> Option<&str> {
+fn authenticated(user: User) -> Identity {
+    Identity { user: user.with_group(AUTHENTICATED_GROUP), audiences: Vec::new(), stale_token: None }
+}
+
+/// The token of a header `Authorization`.
+pub(crate) fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

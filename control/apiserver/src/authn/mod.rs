@@ -1,21 +1,33 @@
 //! Who makes a request: credentials to [`User`].
 //!
-//! Decides over values: a verified certificate, a token, the objects of the cluster. Never authorizes, but for
-//! asking whether one user may act as another.
+//! Decides over values: a verified certificate, a token, the objects of the cluster. Only tokens that the cluster does
+//! not know itself make it ask others: issuers for their keys, a webhook for its word. Never authorizes, but for asking
+//! whether one user may act as another.
 
 mod authenticator;
 mod bootstrap;
 mod claims;
 mod impersonation;
+mod jwt;
+mod others;
+mod token_cache;
 mod token_request;
+mod token_webhook;
 mod user;
 
+pub(crate) use authenticator::bearer;
 pub use authenticator::{
-    Authenticator, AuthnConfig, Identity, Unauthorized, review_self, user_info, user_of_certificate,
+    Authenticator, AuthnConfig, Identity, Unauthorized, answer_review, review_self, user_info, user_of_certificate,
 };
+pub(crate) use claims::CREDENTIAL_ID;
 pub use impersonation::impersonate;
+pub(crate) use jwt::Configuration as AuthenticationConfiguration;
+pub(crate) use others::OtherTokens;
+pub(crate) use token_cache::{CACHED_FOR, TokenCache};
 pub(crate) use token_request::POD_TOKEN_SECONDS;
 pub use token_request::TokenGrant;
+pub(crate) use token_webhook::TokenWebhook;
+pub use token_webhook::TokenWebhookConfig;
 pub use user::{
     ANONYMOUS, AUTHENTICATED_GROUP, MASTERS_GROUP, NODE_USER_PREFIX, NODES_GROUP, SERVICE_ACCOUNT_PREFIX,
     SERVICE_ACCOUNTS_GROUP, UNAUTHENTICATED_GROUP, User,

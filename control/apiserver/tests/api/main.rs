@@ -13,6 +13,7 @@ mod remote;
 mod services;
 mod subresources;
 mod support;
+mod tokens;
 mod watches;
 mod webhooks;
 mod writes;

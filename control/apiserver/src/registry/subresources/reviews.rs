@@ -2,14 +2,14 @@
 
 use super::posted;
 use crate::{
-    admission::{Lookup, Operation},
-    authn::review_self,
+    admission::{AdmissionError, Lookup, Operation},
+    authn::{answer_review, review_self},
     authz::{review_access, review_rules},
     body::Body,
     http::{Answer, Shape, not_acceptable},
     registry::call::{Call, admission_status},
 };
-use timonel_api::Status;
+use timonel_api::{Status, Value};
 
 /// Answers POST of a review. A review is no stored object, so it has neither rows nor metadata to show alone.
 pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status> {
@@ -22,7 +22,7 @@ pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status
     let lookup: &dyn Lookup = server.lookup.as_ref();
     let authorizer = server.authorizer.as_ref();
     match call.view.plural() {
-        "tokenreviews" => server.authenticator.review_token(&mut review, lookup, call.now),
+        "tokenreviews" => review_token(call, &mut review).await,
         "selfsubjectreviews" => {
             review_self(&mut review, call.user);
             Ok(())
@@ -43,4 +43,10 @@ pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status
     }
     .map_err(admission_status)?;
     Answer::value(201, &review, &call.view.scheme, &call.accept)
+}
+
+async fn review_token(call: &Call<'_>, review: &mut Value) -> Result<(), AdmissionError> {
+    let (token, audiences) = call.server.authenticator.read_review(review)?;
+    answer_review(review, Box::pin(call.server.identify(&token, &audiences)).await);
+    Ok(())
 }
