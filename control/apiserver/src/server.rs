@@ -5,7 +5,7 @@ use crate::{
     admission::{AdmissionChain, PolicyIndex, WebhookIndex, standard_chain},
     audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail},
     authn::Authenticator,
-    authz::{self, Authorizer, Rbac},
+    authz::{Answers, Authorizers, Rbac},
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
@@ -82,7 +82,7 @@ pub struct ApiServer {
     pub(crate) lookup: Arc<CacheLookup>,
     pub(crate) authenticator: Authenticator,
     pub(crate) rbac: Arc<Rbac>,
-    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) authorizer: Arc<Authorizers>,
     pub(crate) admission: AdmissionChain,
     pub(crate) services: Services,
     pub(crate) events: Events,
@@ -122,7 +122,7 @@ impl ApiServer {
         };
         let rbac = Arc::new(Rbac::default());
         let metrics = Metrics::default();
-        let authorizer: Arc<dyn Authorizer> = Arc::new(authz::standard(rbac.clone()));
+        let authorizer = Arc::new(Authorizers::new(rbac.clone()));
         let lookup = Arc::new(CacheLookup(cache.clone()));
         let server = Arc::new(Self {
             clock: clock.clone(),
@@ -285,6 +285,7 @@ impl ApiServer {
             method: &parts.method,
             headers: &headers,
             trail,
+            answers: Answers::default(),
             extensions: Mutex::new(extensions),
             user: &user,
             now: self.clock.now(),

@@ -391,3 +391,22 @@ fn expressions_tell_which_fields_of_a_variable_they_read() {
         assert_eq!(compile(text, &environment).unwrap().selects("claims", "email"), reads, "{text}");
     }
 }
+
+#[test]
+fn reserved_words_are_fields_behind_a_dot() {
+    let ty = Type::Object(ObjectType::new("request", [("namespace".into(), Type::String), ("a".into(), Type::Int)]));
+    let environment = Environment::new().variable("request", ty.clone());
+    let input = json(r#"{"namespace": "x", "a": 1}"#);
+    for (text, expected) in [
+        ("request.namespace == 'x'", Some(true)),
+        ("request.__namespace__ == 'x'", Some(true)),
+        ("has(request.namespace) && request.a == 1", Some(true)),
+        ("request.package == 'x'", None),
+    ] {
+        let found = compile(text, &environment).ok().map(|program| {
+            let bindings = Bindings::new().with("request", Val::typed(&input, &ty).unwrap());
+            program.evaluate(&bindings, &mut Budget::default()).unwrap().as_bool().unwrap()
+        });
+        assert_eq!(found, expected, "{text}");
+    }
+}

@@ -132,7 +132,10 @@ impl ObjectType {
     pub fn field(&self, escaped: &str) -> Option<Type> {
         match &self.0 {
             Source::Declared(declared) => {
-                let at = declared.fields.binary_search_by(|(name, _)| name.as_str().cmp(escaped)).ok()?;
+                let find = |name: &str| declared.fields.binary_search_by(|(held, _)| held.as_str().cmp(name)).ok();
+                // A word that no name may be is one all the same behind a dot, as in `request.namespace`.
+                let is_word = escaped.bytes().all(|byte| byte.is_ascii_lowercase());
+                let at = find(escaped).or_else(|| find(&escape(escaped).filter(|_| is_word)?))?;
                 Some(declared.fields[at].1.clone())
             }
             Source::Open(_) => Some(Type::Dyn),

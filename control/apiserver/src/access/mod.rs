@@ -7,11 +7,13 @@
 mod file;
 mod kubeconfig;
 mod permission;
+mod remembered;
 mod requester;
 mod settings;
 
 pub use file::{AccessFiles, FileError};
 pub(crate) use file::{aggregate, decode_lenient, decode_strict};
 pub(crate) use kubeconfig::target as kubeconfig_target;
+pub(crate) use remembered::{Remembered, TOKEN_TTL};
 pub(crate) use settings::Access;
 pub use settings::AccessConfig;

@@ -4,7 +4,8 @@ use crate::{
     ApiServer,
     admission::Lookup,
     audit::{AUDIT_ID, Asked, Told, Trail, audit_id},
-    authn::{self, AUTHENTICATED_GROUP, Identity, Unauthorized, User, impersonate},
+    authn::{self, AUTHENTICATED_GROUP, Identity, Unauthorized, User, impersonate, is_impersonating},
+    authz::Answers,
     config::Caller,
     registry,
 };
@@ -48,14 +49,18 @@ impl ApiServer {
             // Set once for each request, right here.
             let _ = told.trail.set(trail);
         }
-        let lookup: &dyn Lookup = self.lookup.as_ref();
-        let other =
-            impersonate(headers, &user, self.authorizer.as_ref(), lookup).map_err(registry::admission_status)?;
+        let attributes = asked.info.attributes();
+        let act = |lookup: &dyn Lookup| impersonate(headers, &user, &attributes, self.authorizer.as_ref(), lookup);
+        let other = if is_impersonating(headers) {
+            self.settled(&Answers::default(), act, || ()).await.map_err(registry::admission_status)?
+        } else {
+            None
+        };
         let Some(other) = other else { return Ok(user) };
         if let Some(trail) = told.trail.get() {
-            trail.impersonated(&other, "");
+            trail.impersonated(&other.user, other.constraint);
         }
-        Ok(Arc::new(other))
+        Ok(Arc::new(other.user))
     }
 
     /// The user of a request whose connection names none.

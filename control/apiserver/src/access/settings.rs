@@ -19,6 +19,8 @@ pub struct AccessConfig {
     pub authentication: Option<String>,
     /// Who is asked about tokens that nobody else knows.
     pub token_webhook: Option<TokenWebhookConfig>,
+    /// Who is asked whether one may, in order: upstream's `AuthorizationConfiguration`; without it nodes and roles.
+    pub authorization: Option<String>,
     /// What the files name.
     pub files: AccessFiles,
 }
@@ -56,10 +58,19 @@ impl ApiServer {
             (files || current.authentication != config.authentication || current.token_webhook != config.token_webhook)
                 .then(|| self.other_tokens(&config))
                 .transpose()?;
+        let chain = (files || current.authorization != config.authorization)
+            .then(|| {
+                let text = config.authorization.as_deref();
+                self.authorizer.read(text, &config.files, &self.webhooks, &self.clock)
+            })
+            .transpose()?;
         // Last, for it starts what must not run for nothing.
         let audit = (files || current.audit != config.audit).then(|| self.start_audit(&config)).transpose()?;
         if let Some(tokens) = tokens {
             self.access.tokens.store(Arc::new(tokens));
+        }
+        if let Some(chain) = chain {
+            self.authorizer.chain.store(Arc::new(chain));
         }
         if let Some(audit) = audit
             && let Some(before) = self.access.audit.swap(audit)

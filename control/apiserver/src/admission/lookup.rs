@@ -1,5 +1,6 @@
 //! What authentication, authorization and admission may see of the cluster: decoded objects, by reference.
 
+use crate::authz::Decision;
 use std::sync::Arc;
 use timonel_api::Value;
 
@@ -16,6 +17,13 @@ pub trait Lookup: Send + Sync {
 
     /// Changes whenever an object of this resource does: what was compiled from the objects is good until then.
     fn generation(&self, group: &str, resource: &str) -> u64;
+
+    /// What an authorizer outside this process, known by a number, says to a question; `None` while that is not known.
+    /// Whoever decides goes on as if it had no opinion: the question is asked then, and the decision made again.
+    fn said(&self, authorizer: u64, question: &str) -> Option<Decision> {
+        let _ = (authorizer, question);
+        None
+    }
 
     /// Pods of a node, in one namespace or (`""`) in all. An implementation with an index by node should
     /// override this: the Node authorizer asks it for every object that a kubelet reads.

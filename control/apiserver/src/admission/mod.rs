@@ -42,7 +42,7 @@ pub use storage::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
 
-pub(crate) use policy::{PolicyIndex, check_expressions, write_type_checks};
+pub(crate) use policy::{Condition, Matched, PolicyIndex, check_expressions, holds, write_type_checks};
 pub(crate) use stages::{judge_by_others, mutate_by_others};
 pub(crate) use webhook::WebhookIndex;
 

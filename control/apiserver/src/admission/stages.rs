@@ -17,7 +17,8 @@ pub(crate) async fn mutate_by_others(
         return Ok(());
     }
     let options = options(call);
-    if let Some(new) = policy::mutate(&subject(call, operation, object, old, &options)?, &built_in)? {
+    let judged = subject(call, operation, object, old, &options)?;
+    if let Some(new) = call.settled(|| policy::mutate(&judged, &built_in)).await? {
         *object = new;
     }
     if let Some(new) = webhook::mutate(subject(call, operation, object, old, &options)?, &built_in).await? {
@@ -39,7 +40,7 @@ pub(crate) async fn judge_by_others(
     }
     let options = options(call);
     let subject = subject(call, operation, object, old, &options)?;
-    policy::validate(&subject)?;
+    call.settled(|| policy::validate(&subject)).await?;
     webhook::validate(subject).await
 }
 

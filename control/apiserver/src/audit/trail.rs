@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     io::Read,
     net::IpAddr,
     pin::Pin,
@@ -131,6 +132,16 @@ impl Trail {
     /// Adds an annotation; the first of a name stays.
     pub(crate) fn annotate(&self, key: &str, value: &str) {
         self.state.lock().0.annotations.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    }
+
+    /// All annotations so far.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.state.lock().0.annotations.clone()
+    }
+
+    /// Puts annotations back as they were.
+    pub(crate) fn set_annotations(&self, annotations: BTreeMap<String, String>) {
+        self.state.lock().0.annotations = annotations;
     }
 
     /// Whom the requester acts as, and by which verb of constrained impersonation, if by one.

@@ -10,7 +10,6 @@ mod claims;
 mod impersonation;
 mod jwt;
 mod others;
-mod token_cache;
 mod token_request;
 mod token_webhook;
 mod user;
@@ -20,14 +19,14 @@ pub use authenticator::{
     Authenticator, AuthnConfig, Identity, Unauthorized, answer_review, review_self, user_info, user_of_certificate,
 };
 pub(crate) use claims::CREDENTIAL_ID;
-pub use impersonation::impersonate;
+pub(crate) use impersonation::is_impersonating;
+pub use impersonation::{Impersonated, impersonate};
 pub(crate) use jwt::Configuration as AuthenticationConfiguration;
 pub(crate) use others::OtherTokens;
-pub(crate) use token_cache::{CACHED_FOR, TokenCache};
 pub(crate) use token_request::POD_TOKEN_SECONDS;
 pub use token_request::TokenGrant;
-pub(crate) use token_webhook::TokenWebhook;
 pub use token_webhook::TokenWebhookConfig;
+pub(crate) use token_webhook::{TokenWebhook, post_json};
 pub use user::{
     ANONYMOUS, AUTHENTICATED_GROUP, MASTERS_GROUP, NODE_USER_PREFIX, NODES_GROUP, SERVICE_ACCOUNT_PREFIX,
     SERVICE_ACCOUNTS_GROUP, UNAUTHENTICATED_GROUP, User,

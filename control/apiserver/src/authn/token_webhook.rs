@@ -1,7 +1,10 @@
 //! Tokens that somebody else knows: a `TokenReview` posted to a webhook, its answer remembered for a while.
 
-use super::{Identity, TokenCache, User};
-use crate::webhook::{CallError, Exchange, WebhookClient, WebhookTarget, refusal};
+use super::{Identity, User};
+use crate::{
+    access::Remembered,
+    webhook::{CallError, Exchange, WebhookClient, WebhookTarget, refusal},
+};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use jiff::SignedDuration;
@@ -43,7 +46,7 @@ pub(crate) struct TokenWebhook {
     target: WebhookTarget,
     client: Arc<WebhookClient>,
     clock: Clock,
-    known: TokenCache<Option<Identity>>,
+    known: Remembered<Option<Identity>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -77,7 +80,7 @@ impl TokenWebhook {
         client: Arc<WebhookClient>,
         clock: Clock,
     ) -> Self {
-        Self { config, target, client, clock, known: TokenCache::default() }
+        Self { config, target, client, clock, known: Remembered::default() }
     }
 
     /// Whom the webhook says a token stands for; `None` when it does not know it. `own` are the audiences of this
@@ -92,7 +95,7 @@ impl TokenWebhook {
         own: &[String],
     ) -> Result<Option<Identity>, String> {
         let now = self.clock.now();
-        let key = TokenCache::<Option<Identity>>::key(token, audiences);
+        let key = Remembered::<Option<Identity>>::key(token, audiences);
         if let Some(known) = self.known.get(&key, now) {
             return Ok(known);
         }

@@ -1,28 +1,27 @@
 //! What a user may do.
 //!
-//! Pure: decides over [`Attributes`], a user and the cluster's objects. Never authenticates, never writes.
+//! Decides over [`Attributes`], a user, the cluster's objects and what authorizers outside said. Only a webhook's own
+//! question leaves the process. Never authenticates, never writes.
 
 mod attributes;
 mod bootstrap;
+mod config;
 mod escalation;
 mod node;
+mod questions;
 mod rbac;
 mod review;
 mod rules;
+mod webhook;
 
 pub use attributes::{Attributes, Authorizer, Decision, Union, forbidden, forbidden_message};
 pub use bootstrap::{BootstrapAction, BootstrapWrite, aggregate, plan as plan_bootstrap};
+pub(crate) use config::Authorizers;
+pub use config::files_of_authorization;
 pub use escalation::EscalationCheck;
 pub use node::NodeAuthorizer;
 pub(crate) use node::pod_names;
+pub(crate) use questions::{Answers, Asking};
 pub use rbac::{OpenPaths, Privileged, Rbac};
 pub use review::{review_access, review_rules};
 pub use rules::{Rule, compacted, uncovered};
-
-use std::sync::Arc;
-
-/// The authorizers of a cluster in upstream's order, around one RBAC index.
-#[must_use]
-pub fn standard(rbac: Arc<Rbac>) -> Union {
-    Union::new(vec![Box::new(Privileged), Box::new(OpenPaths), Box::new(NodeAuthorizer::default()), Box::new(rbac)])
-}

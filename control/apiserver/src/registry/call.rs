@@ -6,7 +6,7 @@ use crate::{
     admission::{self, AdmissionError, AdmissionRequest, Operation, PairedWrite},
     audit::Trail,
     authn::User,
-    authz::{Attributes, forbidden_message},
+    authz::{Answers, Asking, Attributes},
     body::{Body, ReadError},
     http::{Accept, Media, Query, RequestInfo},
 };
@@ -42,6 +42,8 @@ pub(crate) struct Call<'a> {
     pub(crate) warnings: Mutex<Vec<String>>,
     /// What the request leaves in the audit log, where the policy wants that.
     pub(crate) trail: Option<&'a Trail>,
+    /// What authorizers outside said to its questions.
+    pub(crate) answers: Answers,
 }
 
 /// What admission left behind for the commit.
@@ -111,15 +113,28 @@ impl Call<'_> {
     }
 
     /// Whether the user may also create what a change of it would have to create.
-    pub(super) fn authorize_create(&self) -> Result<(), Status> {
+    pub(super) async fn authorize_create(&self) -> Result<(), Status> {
         let attributes = Attributes { verb: "create", ..self.info.attributes() };
-        let server = self.server;
-        let decision = server.authorizer.authorize(self.user, &attributes, server.lookup.as_ref());
-        if decision.is_allowed() {
-            return Ok(());
-        }
-        let message = forbidden_message(self.user, &attributes, decision.reason());
-        Err(Status::forbidden(attributes.group, attributes.resource, attributes.name, &message))
+        self.server.permit(self.user, &attributes, None).await
+    }
+
+    /// The cluster's objects, and what authorizers outside said so far.
+    pub(crate) fn lookup(&self) -> Asking<'_> {
+        Asking { objects: self.server.lookup.as_ref(), answers: &self.answers }
+    }
+
+    /// What a judgement comes to once nothing that it asked of authorizers outside is open: it is made again for every
+    /// answer, and what it told before is forgotten.
+    pub(crate) async fn settled<T>(&self, mut judge: impl FnMut() -> T) -> T {
+        let warnings = self.warnings.lock().len();
+        let annotations = self.trail.map(Trail::annotations);
+        let undo = || {
+            self.warnings.lock().truncate(warnings);
+            if let (Some(trail), Some(annotations)) = (self.trail, &annotations) {
+                trail.set_annotations(annotations.clone());
+            }
+        };
+        self.server.settled(&self.answers, |_| judge(), undo).await
     }
 
     /// What to do about fields that do not belong.
@@ -192,9 +207,11 @@ impl Call<'_> {
         old: Option<&Value>,
     ) -> Result<Admitted, Status> {
         let dry_run = self.dry_run()?;
-        let mut admitted = self.admit(operation, object, old, dry_run, |server, request| {
-            server.admission.validate(request, server.lookup.as_ref())
-        })?;
+        let judge = || {
+            let lookup = self.lookup();
+            self.admit(operation, object, old, dry_run, |server, request| server.admission.validate(request, &lookup))
+        };
+        let mut admitted = self.settled(judge).await?;
         admission::judge_by_others(self, operation, object, old).await?;
         let last = self.admit(operation, object, old, dry_run, |server, request| {
             server.admission.validate_after_webhooks(request, server.lookup.as_ref())

@@ -142,7 +142,7 @@ async fn create_instead(call: &Call<'_>, part: Part, change: &dyn Change) -> Res
         return Err(missing());
     }
     let object = change.new_object().ok_or_else(missing)??;
-    call.authorize_create()?;
+    call.authorize_create().await?;
     if !object.str_at(&["metadata", "uid"]).is_empty() {
         let why = format!(
             "Precondition failed: UID in precondition: {}, UID in object meta: ",

@@ -4,6 +4,7 @@
 
 mod apply;
 mod audit;
+mod authorizers;
 mod custom;
 mod deletes;
 mod in_process;

@@ -1,11 +1,10 @@
 //! What expressions of admission see: the variables with their types, and their values for one write.
 
 use crate::{
-    ApiServer,
     admission::{Lookup, webhook::Subject},
     authn::{AUTHENTICATED_GROUP, User},
-    authz::Attributes,
-    registry::View,
+    authz::{Attributes, Authorizer as _},
+    registry::{Call, View},
 };
 use std::{
     borrow::Cow,
@@ -134,7 +133,7 @@ impl<'a> Inputs<'a> {
             old: shown(subject.old)?,
             request: described(subject.request("", view)),
             namespace: namespace.map_or(Value::Null, |namespace| shown_namespace(&namespace)),
-            asks: Asks { server: call.server, user: call.user },
+            asks: Asks { call },
             resource: ResourceCheck {
                 group: view.resource.group.clone(),
                 resource: view.resource.plural.clone(),
@@ -193,15 +192,14 @@ fn shown_namespace(namespace: &Value) -> Value {
 /// Expressions' questions to the cluster's authorizer.
 #[derive(Clone, Copy)]
 struct Asks<'a> {
-    server: &'a ApiServer,
-    user: &'a User,
+    call: &'a Call<'a>,
 }
 
 impl Authorizer for Asks<'_> {
     fn check(&self, service_account: Option<(&str, &str)>, verb: &str, check: &Check) -> Decision {
         let account = service_account
             .map(|(namespace, name)| User::service_account(namespace, name, "").with_group(AUTHENTICATED_GROUP));
-        let user = account.as_ref().unwrap_or(self.user);
+        let user = account.as_ref().unwrap_or(self.call.user);
         let attributes = match check {
             Check::Path(path) => Attributes::path(verb, path),
             Check::Resource(check) => Attributes {
@@ -212,8 +210,7 @@ impl Authorizer for Asks<'_> {
                 ..Attributes::resource(verb, &check.group, &check.resource, &check.namespace, &check.name)
             },
         };
-        let lookup: &dyn Lookup = self.server.lookup.as_ref();
-        let decision = self.server.authorizer.authorize(user, &attributes, lookup);
+        let decision = self.call.server.authorizer.authorize(user, &attributes, &self.call.lookup());
         Decision { allowed: decision.is_allowed(), reason: decision.reason().to_owned(), error: None }
     }
 }

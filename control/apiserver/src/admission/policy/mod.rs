@@ -13,7 +13,7 @@ mod validating;
 
 pub(crate) use checks::check_expressions;
 pub(crate) use compiled::PolicyIndex;
-pub(crate) use conditions::{Condition, Matched, conditions_hold};
+pub(crate) use conditions::{Condition, Matched, conditions_hold, holds};
 pub(crate) use mutating::mutate;
 pub(crate) use type_check::write_type_checks;
 pub(crate) use validating::validate;

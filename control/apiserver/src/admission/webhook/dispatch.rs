@@ -175,7 +175,8 @@ impl Round<'_> {
             }
             let held = self.object.clone();
             let subject = Subject { object: held.as_ref(), ..self.subject };
-            let Some(invocation) = invocation(&subject, webhook, lookup)? else { continue };
+            let invocation = subject.call.settled(|| invocation(&subject, webhook, lookup)).await?;
+            let Some(invocation) = invocation else { continue };
             let outcome = ask(&subject, &invocation, true).await;
             let patched = match outcome {
                 Ok(answer) => patched(&subject, &invocation, &answer.patch)?,
@@ -242,7 +243,7 @@ pub(crate) async fn validate(subject: Subject<'_>) -> Result<(), Status> {
     }
     let mut invocations = Vec::new();
     for webhook in &webhooks.1 {
-        invocations.extend(invocation(&subject, webhook, lookup)?);
+        invocations.extend(subject.call.settled(|| invocation(&subject, webhook, lookup)).await?);
     }
     let asked = invocations.iter().map(|invocation| ask(&subject, invocation, false));
     let outcomes = futures::future::join_all(asked).await;

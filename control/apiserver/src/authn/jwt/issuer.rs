@@ -6,7 +6,8 @@ use super::{
     token::Token,
 };
 use crate::{
-    authn::{CACHED_FOR, TokenCache, User},
+    access::{Remembered, TOKEN_TTL},
+    authn::User,
     webhook::{CallError, Credentials, Exchange, WebhookClient, WebhookTarget, refusal},
 };
 use arc_swap::ArcSwap;
@@ -31,7 +32,7 @@ pub(crate) struct Issuer {
     keys: ArcSwap<Vec<Key>>,
     /// Whoever holds it fetches; the others wait for what it finds.
     source: Mutex<Source>,
-    known: TokenCache<User>,
+    known: Remembered<User>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ struct Discovery {
 
 impl Issuer {
     pub(crate) fn new(config: IssuerConfig, client: Arc<WebhookClient>, clock: Clock) -> Self {
-        let (keys, source, known) = (ArcSwap::default(), Mutex::default(), TokenCache::default());
+        let (keys, source, known) = (ArcSwap::default(), Mutex::default(), Remembered::default());
         Self { config, client, clock, keys, source, known }
     }
 
@@ -67,7 +68,7 @@ impl Issuer {
     /// Why it is no good.
     pub(crate) async fn authenticate(&self, text: &str, token: &Token<'_>) -> Result<User, String> {
         let now = self.clock.now();
-        let digest = TokenCache::<User>::key(text, &[]);
+        let digest = Remembered::<User>::key(text, &[]);
         if let Some(user) = self.known.get(&digest, now) {
             return Ok(user);
         }
@@ -75,7 +76,7 @@ impl Issuer {
         token.check(&self.config.url, &self.config.audiences, now)?;
         self.check_signature(token, now).await?;
         let user = self.config.mapping.user(&token.claims)?;
-        self.known.insert(digest, user.clone(), now, CACHED_FOR);
+        self.known.insert(digest, user.clone(), now, TOKEN_TTL);
         Ok(user)
     }
 

@@ -2,8 +2,8 @@
 
 use super::posted;
 use crate::{
-    admission::{AdmissionError, Lookup, Operation},
-    authn::{answer_review, review_self},
+    admission::{AdmissionError, Operation},
+    authn::{User, answer_review, review_self},
     authz::{review_access, review_rules},
     body::Body,
     http::{Answer, Shape, not_acceptable},
@@ -18,17 +18,20 @@ pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status
     }
     let mut review = posted(call, body, &call.view.resource.gvk()).await?;
     call.validate(Operation::Create, &mut review, None).await?;
-    let server = call.server;
-    let lookup: &dyn Lookup = server.lookup.as_ref();
-    let authorizer = server.authorizer.as_ref();
     match call.view.plural() {
         "tokenreviews" => review_token(call, &mut review).await,
         "selfsubjectreviews" => {
             review_self(&mut review, call.user);
             Ok(())
         }
-        "selfsubjectrulesreviews" => review_rules(&mut review, call.user, &server.rbac, lookup),
-        "selfsubjectaccessreviews" => review_access(&mut review, Some(call.user), authorizer, lookup),
+        "selfsubjectrulesreviews" => {
+            let chain = call.server.authorizer.chain.load();
+            let rbac = chain.has_rbac.then_some(&*call.server.rbac);
+            let others = [(chain.has_node, "node"), (!chain.webhooks.is_empty(), "webhook")];
+            let silent = others.into_iter().filter(|(there, _)| *there).map(|(_, name)| name);
+            review_rules(&mut review, call.user, rbac, &silent.collect::<Vec<_>>(), &call.lookup())
+        }
+        "selfsubjectaccessreviews" => access(call, &mut review, Some(call.user)).await,
         "localsubjectaccessreviews" => {
             let asked = review.str_at(&["spec", "resourceAttributes", "namespace"]);
             if asked != call.namespace() {
@@ -37,9 +40,9 @@ pub(super) async fn answer(call: &Call<'_>, body: Body) -> Result<Answer, Status
                     call.namespace()
                 )));
             }
-            review_access(&mut review, None, authorizer, lookup)
+            access(call, &mut review, None).await
         }
-        _ => review_access(&mut review, None, authorizer, lookup),
+        _ => access(call, &mut review, None).await,
     }
     .map_err(admission_status)?;
     Answer::value(201, &review, &call.view.scheme, &call.accept)
@@ -49,4 +52,9 @@ async fn review_token(call: &Call<'_>, review: &mut Value) -> Result<(), Admissi
     let (token, audiences) = call.server.authenticator.read_review(review)?;
     answer_review(review, Box::pin(call.server.identify(&token, &audiences)).await);
     Ok(())
+}
+
+async fn access(call: &Call<'_>, review: &mut Value, myself: Option<&User>) -> Result<(), AdmissionError> {
+    let authorizer = call.server.authorizer.as_ref();
+    call.settled(|| review_access(review, myself, authorizer, &call.lookup())).await
 }

@@ -1,4 +1,5 @@
-//! What was found out about tokens, for a short while. Tokens themselves are not kept, only what they hash to.
+//! What others said about tokens and permissions, for a short while. The questions themselves are not kept, only what
+//! they hash to.
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -6,15 +7,15 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 /// How long a token that was good is not looked at again, as upstream's API server does by default.
-pub(crate) const CACHED_FOR: SignedDuration = SignedDuration::from_secs(10);
-/// Tokens remembered in each half of a cache.
+pub(crate) const TOKEN_TTL: SignedDuration = SignedDuration::from_secs(10);
+/// Findings in each half.
 const HALF: usize = 4096;
 
 type Key = [u8; 32];
 
-/// Findings by token, in two halves: when the younger is full the older is dropped.
+/// Findings by question, in two halves: when the younger is full the older is dropped.
 #[derive(Debug)]
-pub(crate) struct TokenCache<T>(Mutex<Halves<T>>);
+pub(crate) struct Remembered<T>(Mutex<Halves<T>>);
 
 #[derive(Debug)]
 struct Halves<T> {
@@ -22,18 +23,18 @@ struct Halves<T> {
     older: HashMap<Key, (Timestamp, T)>,
 }
 
-impl<T> Default for TokenCache<T> {
+impl<T> Default for Remembered<T> {
     fn default() -> Self {
         Self(Mutex::new(Halves { younger: HashMap::new(), older: HashMap::new() }))
     }
 }
 
-impl<T: Clone> TokenCache<T> {
-    /// What a token, asked about for some audiences, is remembered by.
-    pub(crate) fn key(token: &str, audiences: &[String]) -> Key {
+impl<T: Clone> Remembered<T> {
+    /// What a question, with what narrows it, is remembered by.
+    pub(crate) fn key(question: &str, more: &[String]) -> Key {
         let mut hash = Sha256::new();
         // Lengths keep apart what would read the same when joined.
-        for part in std::iter::once(token).chain(audiences.iter().map(String::as_str)) {
+        for part in std::iter::once(question).chain(more.iter().map(String::as_str)) {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -67,10 +68,10 @@ mod tests {
 
     #[test]
     fn findings_hold_for_a_while_and_are_bounded() {
-        let cache = TokenCache::default();
+        let cache = Remembered::default();
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let key = |text: &str, audiences: &[&str]| {
-            TokenCache::<i32>::key(text, &audiences.iter().map(|audience| (*audience).to_owned()).collect::<Vec<_>>())
+            Remembered::<i32>::key(text, &audiences.iter().map(|audience| (*audience).to_owned()).collect::<Vec<_>>())
         };
         assert_ne!(key("ab", &["c"]), key("a", &["bc"]));
         cache.insert(key("a", &[]), 1, now, SignedDuration::from_secs(10));
