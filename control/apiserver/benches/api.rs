@@ -61,6 +61,7 @@ impl World {
             public_address: String::new(),
             event_ttl_seconds: Config::EVENT_TTL_SECONDS,
             nodes: None,
+            front_proxy: None,
         };
         let server = ApiServer::new(config, &tasks).await.expect("a server");
         let world = Self { server, next: AtomicU64::new(0), _tasks: tasks };

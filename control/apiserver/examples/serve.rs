@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         public_address: format!("127.0.0.1:{port}"),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,
+        front_proxy: None,
     };
     let server = ApiServer::new(config, &tasks).await?;
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;

@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use ipnet::IpNet;
-use rustls::pki_types::CertificateDer;
+use rustls::{client::ResolvesClientCert, pki_types::CertificateDer};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -47,6 +47,8 @@ pub struct Config {
     pub event_ttl_seconds: u64,
     /// The way to nodes; without one logs, exec and proxies answer that there is none.
     pub nodes: Option<Arc<dyn NodeConnector>>,
+    /// What extension API servers are shown, so that they believe who the user of a request is.
+    pub front_proxy: Option<Arc<dyn ResolvesClientCert>>,
 }
 
 impl fmt::Debug for dyn NodeConnector {

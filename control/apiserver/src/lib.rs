@@ -6,6 +6,7 @@
 
 mod access;
 pub mod admission;
+mod aggregation;
 mod audit;
 pub mod authn;
 pub mod authz;
@@ -15,6 +16,7 @@ mod config;
 mod connect;
 mod connection;
 mod custom;
+mod dial;
 mod discovery;
 mod http;
 mod in_process;

@@ -57,6 +57,17 @@ struct ClientLabels {
     method: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabels {
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnavailableLabels {
+    name: String,
+    reason: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// What is told of the store, whatever it is: clients know these names from etcd.
@@ -86,6 +97,8 @@ pub(crate) struct Metrics {
     objects: Family<ObjectLabels, Gauge>,
     clients: Family<ClientLabels, Counter>,
     store: StoreMetrics,
+    unavailable: Family<ServiceLabels, Gauge>,
+    became_unavailable: Family<UnavailableLabels, Counter>,
 }
 
 /// Upper bounds of the latency buckets, in seconds (upstream's, thinned out).
@@ -109,8 +122,10 @@ impl Default for Metrics {
             objects: Family::default(),
             clients: Family::default(),
             store: StoreMetrics { durations: Family::new_with_constructor(histogram) },
+            unavailable: Family::default(),
+            became_unavailable: Family::default(),
         };
-        let Self { registry, requests, durations, inflight, long_running, objects, clients, store } = &new;
+        let Self { registry, requests, durations, inflight, long_running, objects, clients, store, .. } = &new;
         registry.register("apiserver_request", "Requests by what they ask for and the answer's code", requests.clone());
         registry.register(
             "apiserver_request_duration_seconds",
@@ -125,6 +140,16 @@ impl Default for Metrics {
             "etcd_request_duration_seconds",
             "Seconds that a write to the store took, whatever the store is",
             store.durations.clone(),
+        );
+        registry.register(
+            "aggregator_unavailable_apiservice",
+            "Whether the server of an APIService cannot be asked",
+            new.unavailable.clone(),
+        );
+        registry.register(
+            "aggregator_unavailable_apiservice",
+            "How often the server of an APIService was found not to answer",
+            new.became_unavailable.clone(),
         );
         new
     }
@@ -151,6 +176,16 @@ impl Metrics {
         let (group, resource) = (resource.group.to_string(), resource.resource.to_string());
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.objects.get_or_create(&ObjectLabels { group, resource }).set(count);
+    }
+
+    /// The server of an `APIService` was found to be there or not.
+    pub(crate) fn api_service(&self, name: &str, available: bool, reason: &'static str) {
+        let labels = ServiceLabels { name: name.to_owned() };
+        self.unavailable.get_or_create(&labels).set(i64::from(!available));
+        if !available {
+            let labels = UnavailableLabels { name: name.to_owned(), reason };
+            self.became_unavailable.get_or_create(&labels).inc();
+        }
     }
 
     /// A client in this process was answered.

@@ -3,13 +3,14 @@
 use crate::{
     access::Access,
     admission::{AdmissionChain, PolicyIndex, WebhookIndex, standard_chain},
+    aggregation::{self, Aggregation, Passed},
     audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail},
     authn::Authenticator,
     authz::{Answers, Authorizers, Rbac},
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
-    custom,
+    custom, discovery,
     http::{self, Accept, Answer, Query, RequestInfo},
     limits::Limits,
     lookup::CacheLookup,
@@ -94,6 +95,9 @@ pub struct ApiServer {
     pub(crate) tasks: Tasks,
     pub(crate) webhooks: Arc<WebhookClient>,
     pub(crate) access: Access,
+    pub(crate) aggregation: Aggregation,
+    /// What discovery says when other servers share in the API.
+    pub(crate) merged: discovery::Merged,
     pub(crate) mutating_webhooks: WebhookIndex,
     pub(crate) validating_webhooks: WebhookIndex,
     pub(crate) mutating_policies: PolicyIndex,
@@ -133,6 +137,8 @@ impl ApiServer {
             settling: Mutex::default(),
             webhooks: Arc::new(WebhookClient::new(lookup.clone(), config.nodes.clone(), entropy.clone(), tasks)),
             access: Access::new(AuditMetrics::register(metrics.registry())),
+            aggregation: Aggregation::new(config.front_proxy.clone()),
+            merged: discovery::Merged::default(),
             mutating_webhooks: WebhookIndex::new("mutatingwebhookconfigurations"),
             validating_webhooks: WebhookIndex::new("validatingwebhookconfigurations"),
             mutating_policies: PolicyIndex::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),
@@ -154,6 +160,7 @@ impl ApiServer {
             rbac,
         });
         custom::start(&server);
+        aggregation::start(&server);
         registry::bootstrap(&server, server.advertise).await.map_err(StartError::Bootstrap)?;
         Ok(server)
     }
@@ -269,8 +276,13 @@ impl ApiServer {
             return Err(Status::too_many_requests("too many requests, please try again later", 1));
         }
         self.permit(&user, &info.attributes(), trail).await?;
+        if let Some(remote) = self.aggregation.find(info.path) {
+            let address = caller.address();
+            let passed = Passed { parts, extensions, body, user: &user, address, long };
+            return aggregation::forward(self, &remote, passed).await;
+        }
         if !info.is_resource || info.resource.is_empty() {
-            return crate::discovery::serve(self, parts, query, info).await;
+            return discovery::serve(self, parts, query, info).await;
         }
         let resources = self.resources.load_full();
         let view = resources.get(&info.group, &info.version, &info.resource);

@@ -39,6 +39,7 @@ impl Cluster {
             public_address: "api.example:443".to_owned(),
             event_ttl_seconds: Config::EVENT_TTL_SECONDS,
             nodes: None,
+            front_proxy: None,
         };
         let server = ApiServer::new(config, &tasks).await.expect("the server starts");
         let client = |name| kube::Client::new(InProcess::new(Arc::clone(&server), Caller::internal(name)), "default");

@@ -1,5 +1,5 @@
-//! The objects that every hosted cluster starts with beyond upstream's defaults, and the Service `kubernetes`, which
-//! is put back whenever somebody changes it.
+//! The objects that every hosted cluster starts with beyond upstream's defaults. The Service `kubernetes` and what
+//! extension API servers trust are put back whenever somebody changes them.
 
 use crate::tenant::TenantError;
 use futures::{StreamExt, stream};
@@ -22,14 +22,15 @@ use timonel_apiserver::ApiServer;
 use timonel_pki::ClusterPki;
 use timonel_runtime::{OnError, Tasks};
 
-/// Shortest time between two repairs of the Service `kubernetes`.
+/// Shortest time between two repairs.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where servers beside the API read whom to trust.
+const TRUST: &str = "extension-apiserver-authentication";
 
 /// Makes those that are not there.
 pub(crate) async fn objects(client: &Client, dns_address: &str, pki: &ClusterPki) -> Result<(), TenantError> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-    let trust = trust(pki);
-    ensure(&maps, &trust, "ConfigMap kube-system/extension-apiserver-authentication").await?;
+    keep_trust(client, &trust(pki)).await?;
     ensure(&Api::all(client.clone()), &proxiers(), "ClusterRoleBinding timonel:node-proxiers").await?;
     let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");
     ensure(&services, &dns(dns_address), "Service kube-system/kube-dns").await
@@ -48,9 +49,31 @@ fn trust(pki: &ClusterPki) -> ConfigMap {
         ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
     ];
     ConfigMap {
-        metadata: ObjectMeta { name: Some("extension-apiserver-authentication".to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(TRUST.to_owned()), ..ObjectMeta::default() },
         data: Some(data.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         ..ConfigMap::default()
+    }
+}
+
+/// Writes what is to be trusted, when it is not there or says something else; what others added stays.
+async fn keep_trust(client: &Client, wanted: &ConfigMap) -> Result<(), TenantError> {
+    const WHAT: &str = "ConfigMap kube-system/extension-apiserver-authentication";
+    let failed = |source| TenantError::Bootstrap { what: WHAT, source: Box::new(source) };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    ensure(&maps, wanted, WHAT).await?;
+    let Some(mut found) = maps.get_opt(TRUST).await.map_err(failed)? else { return Ok(()) };
+    let data = found.data.get_or_insert_default();
+    let wanted = wanted.data.iter().flatten();
+    let missing: Vec<_> = wanted.filter(|(key, value)| data.get(*key) != Some(value)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    data.extend(missing.into_iter().map(|(key, value)| (key.clone(), value.clone())));
+    match maps.replace(TRUST, &PostParams::default(), &found).await {
+        Ok(_) => Ok(()),
+        // Whoever was faster is heard of.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(failed(source)),
     }
 }
 
@@ -115,19 +138,23 @@ where
     }
 }
 
-/// Puts the Service `kubernetes` and its endpoints back when somebody changes or deletes them.
-pub(crate) fn keep_published(api: &Arc<ApiServer>, client: Client, tasks: &Tasks) {
-    let api = Arc::downgrade(api);
-    tasks.spawn("service kubernetes", OnError::Log, async move {
+/// Puts the Service `kubernetes`, its endpoints and what is to be trusted back when somebody changes or deletes them.
+pub(crate) fn keep(api: &Arc<ApiServer>, client: &Client, pki: &ClusterPki, tasks: &Tasks) {
+    let (api, client, trust) = (Arc::downgrade(api), client.clone(), trust(pki));
+    tasks.spawn("objects that are kept", OnError::Log, async move {
         let mut news = stream::select_all([
-            changes::<Service>(&client),
-            changes::<Endpoints>(&client),
-            changes::<EndpointSlice>(&client),
+            changes::<Service>(&client, "default", "kubernetes"),
+            changes::<Endpoints>(&client, "default", "kubernetes"),
+            changes::<EndpointSlice>(&client, "default", "kubernetes"),
+            changes::<ConfigMap>(&client, "kube-system", TRUST),
         ]);
         while news.next().await.is_some() {
             let Some(api) = api.upgrade() else { break };
             if let Err(error) = api.publish().await {
                 tracing::warn!(%error, "the Service kubernetes is not as it should be");
+            }
+            if let Err(error) = keep_trust(&client, &trust).await {
+                tracing::warn!(%error, "extension API servers do not find whom to trust");
             }
             drop(api);
             tokio::time::sleep(REPAIR_PAUSE).await;
@@ -136,7 +163,7 @@ pub(crate) fn keep_published(api: &Arc<ApiServer>, client: Client, tasks: &Tasks
     });
 }
 
-fn changes<K>(client: &Client) -> stream::BoxStream<'static, ()>
+fn changes<K>(client: &Client, namespace: &str, name: &str) -> stream::BoxStream<'static, ()>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -145,8 +172,8 @@ where
         + Send
         + 'static,
 {
-    let objects: Api<K> = Api::namespaced(client.clone(), "default");
-    let only = watcher::Config::default().fields("metadata.name=kubernetes");
+    let objects: Api<K> = Api::namespaced(client.clone(), namespace);
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     // Between init and its end nothing has changed yet.
     let told = |event| async move {
         matches!(event, Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone))

@@ -10,6 +10,7 @@ mod credentials;
 mod directory;
 mod first;
 mod fleet;
+mod front_proxy;
 mod join;
 mod joining;
 mod keys;

@@ -4,6 +4,7 @@
 use crate::{
     bounds::Bounds,
     first,
+    front_proxy::FrontProxy,
     keys::{self, KeyError},
     nodes::Nodes,
     secrets::Secrets,
@@ -41,7 +42,7 @@ const DNS_ADDRESS: usize = 10;
 /// Prefix length of a node's pod range.
 const NODE_PREFIX: u8 = 24;
 /// Age at which the server's certificate is made anew; it lives a year.
-const CERTIFICATE_AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 90);
+pub(crate) const CERTIFICATE_AGE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 90);
 /// Time for a cluster's tasks to end.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Time for a TLS handshake inside the tunnel.
@@ -158,7 +159,8 @@ impl Tenant {
         let tunnel = Arc::new(TunnelServer::new(&tasks, inside.clone()));
         let keys = keys::copy(&pki.keys)?;
         let nodes = Nodes::new(tunnel.clone(), inside.clone(), shared.direct_nodes.clone());
-        let config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), nodes);
+        let mut config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), nodes);
+        config.front_proxy = Some(Arc::new(FrontProxy::new(pki.clone(), shared.clock.clone())));
         let api = ApiServer::new(config, &tasks).await?;
         let metrics = api.metrics();
         export_metrics(&metrics.source(), &[("cluster", &spec.name)]);
@@ -189,7 +191,7 @@ impl Tenant {
         let _ = inside.0.set(Arc::downgrade(&tenant));
         if ranges.is_some() {
             first::objects(&tenant.client("masters"), &tenant.settings.dns_address, &tenant.pki).await?;
-            first::keep_published(&tenant.api, tenant.client("masters"), &tenant.tasks);
+            first::keep(&tenant.api, &tenant.client("masters"), &tenant.pki, &tenant.tasks);
         }
         Ok(tenant)
     }
@@ -352,6 +354,7 @@ fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Optio
         public_address: spec.server_name.clone(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: services.map(|_| Arc::new(nodes) as Arc<dyn NodeConnector>),
+        front_proxy: None,
     }
 }
 

@@ -93,6 +93,7 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
         ("", "ServiceAccount") => clean_secret_references(object),
         ("batch", "Job") => job_selector(object),
         ("apps", "DaemonSet") => object.set_at(&TEMPLATE_GENERATION, "1"),
+        ("apiregistration.k8s.io", "APIService") => local_service(object, now),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             for name in ["username", "uid", "groups", "extra"] {
                 object.remove_at(&["spec", name]);
@@ -100,6 +101,24 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
         }
         _ => {}
     }
+}
+
+/// What the API server answers itself is always available.
+fn local_service(object: &mut Value, now: Timestamp) {
+    if object.at(&["spec", "service"]).is_some_and(|service| !service.is_null()) {
+        return;
+    }
+    let mut condition = Value::object();
+    for (field, text) in [
+        ("type", "Available"),
+        ("status", "True"),
+        ("lastTransitionTime", &*timestamp(now)),
+        ("reason", "Local"),
+        ("message", "Local APIServices are always available"),
+    ] {
+        condition.set_at(&[field], text);
+    }
+    object.set_at(&["status", "conditions"], vec![condition]);
 }
 
 /// Moves what a Secret says in plain text (`stringData`, which is never stored) into `data`; of a key in both the
@@ -207,6 +226,17 @@ mod tests {
                 KindRef::builtin("", "Namespace", false),
                 json!({}),
                 json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+            ),
+            (
+                KindRef::builtin("apiregistration.k8s.io", "APIService", false),
+                json!({"spec": {}}),
+                json!({"spec": {}, "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+                    "lastTransitionTime": "1970-01-01T00:00:00Z", "message": "Local APIServices are always available"}]}}),
+            ),
+            (
+                KindRef::builtin("apiregistration.k8s.io", "APIService", false),
+                json!({"spec": {"service": {}}, "status": {"conditions": []}}),
+                json!({"spec": {"service": {}}}),
             ),
             (
                 KindRef::builtin("", "PersistentVolume", false),

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,6 +22,9 @@ use tokio::sync::Notify;
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// Pause before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// Listeners of one cache.
+const MAX_LISTENERS: usize = 64;
 
 /// Why the cache cannot serve a read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,7 +50,7 @@ pub(crate) struct Cache {
     delivered: AtomicU64,
     /// Wakes waiters in the order in which they came, unlike a watch channel: a simulation depends on it.
     progress: Notify,
-    listener: OnceLock<Listener>,
+    listeners: ArcSwap<Vec<Arc<Listener>>>,
 }
 
 /// Hears of changes to one resource, in order, before any reader is told that they are there.
@@ -80,7 +83,7 @@ impl Cache {
             slots: ArcSwap::default(),
             delivered: AtomicU64::new(0),
             progress: Notify::new(),
-            listener: OnceLock::new(),
+            listeners: ArcSwap::default(),
         });
         let stream = cache.load().await?;
         let fed = cache.clone();
@@ -120,9 +123,7 @@ impl Cache {
         for (key, items) in found {
             self.slot_at(&key, revision).reset(&items, revision);
         }
-        if let Some(listener) = self.listener.get() {
-            (listener.hear)();
-        }
+        self.listeners.load().iter().for_each(|listener| (listener.hear)());
         self.advance(revision);
         Ok(stream)
     }
@@ -164,16 +165,18 @@ impl Cache {
     }
 
     fn apply(&self, batch: &WatchBatch) {
-        let mut heard = false;
+        let listeners = self.listeners.load();
+        // One bit for each of the first listeners; there are a handful.
+        let mut heard = 0_u64;
         for event in &batch.events {
             if let Some(key) = resource_of(&self.cluster, &event.current.key) {
                 self.slot(&key).apply(event);
-                heard |= self.listener.get().is_some_and(|listener| listener.resource == key);
+                let hears = listeners.iter().enumerate().filter(|(_, listener)| listener.resource == key);
+                heard = hears.fold(heard, |heard, (at, _)| heard | (1 << at));
             }
         }
-        if let Some(listener) = self.listener.get().filter(|_| heard) {
-            (listener.hear)();
-        }
+        let told = listeners.iter().enumerate().filter(|(at, _)| heard & (1 << at) != 0);
+        told.for_each(|(_, listener)| (listener.hear)());
         self.advance(batch.revision);
     }
 
@@ -184,9 +187,14 @@ impl Cache {
         }
     }
 
-    /// Has `hear` called after every change to a resource, before readers see that the cache has it. Once only.
+    /// Has `hear` called after every change to a resource, before readers see that the cache has it; in the order
+    /// in which listeners came.
     pub(crate) fn listen(&self, resource: GroupResource, hear: impl Fn() + Send + Sync + 'static) {
-        let _ = self.listener.set(Listener { resource, hear: Box::new(hear) });
+        let new = Arc::new(Listener { resource, hear: Box::new(hear) });
+        self.listeners.rcu(|known| {
+            assert!(known.len() < MAX_LISTENERS, "each listener has a bit");
+            known.iter().cloned().chain([new.clone()]).collect::<Vec<_>>()
+        });
     }
 
     /// Forgets a resource that is no longer served; its watches end.

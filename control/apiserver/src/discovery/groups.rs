@@ -13,7 +13,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 const AGGREGATED_BETA: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// The version of the aggregated form that the client prefers to the plain one.
-fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
+pub(super) fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
     accept_ranges(headers).iter().find_map(|range| {
         let json = range.kind == "application" && range.subtype == "json";
         match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
@@ -25,6 +25,11 @@ fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
     })?
 }
 
+/// How the aggregated form of a version is called.
+pub(super) fn aggregated_type(version: &str) -> &'static str {
+    if version == "v2" { AGGREGATED } else { AGGREGATED_BETA }
+}
+
 fn aggregated_answer(
     documents: &Documents,
     headers: &HeaderMap,
@@ -33,8 +38,7 @@ fn aggregated_answer(
 ) -> Result<Answer, Status> {
     let name = format!("aggregated/{version}/{core}");
     let document = documents.get(&name, |scheme| Some(aggregated_list(scheme, version, core)));
-    let content_type = if version == "v2" { AGGREGATED } else { AGGREGATED_BETA };
-    document.map(|document| tagged(headers, content_type, &document)).ok_or_else(Status::no_such_resource)
+    document.map(|document| tagged(headers, aggregated_type(version), &document)).ok_or_else(Status::no_such_resource)
 }
 
 /// `/api`.
@@ -159,7 +163,7 @@ fn subresource_json(resource: &Resource, sub: &Subresource) -> Json {
     json
 }
 
-fn aggregated_list(scheme: &Scheme, version: &str, core: bool) -> Json {
+pub(super) fn aggregated_list(scheme: &Scheme, version: &str, core: bool) -> Json {
     let groups = scheme.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Json> = groups
         .map(|group| {

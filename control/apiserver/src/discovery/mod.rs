@@ -6,10 +6,13 @@
 mod custom;
 mod groups;
 mod health;
+mod merged;
 mod openapi;
 mod openapi_proto;
 mod paths;
 mod schemas;
+
+pub(crate) use merged::Merged;
 
 use crate::{
     ApiServer,
@@ -137,6 +140,7 @@ pub(crate) async fn serve(
     }
     let resources = server.resources.load_full();
     let documents = resources.documents().clone();
+    let routes = server.aggregation.routes();
     let headers = &parts.headers;
     let segments: Vec<&str> = info.path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments[..] {
@@ -151,6 +155,10 @@ pub(crate) async fn serve(
             let bytes = serde_json::to_vec(&server.authenticator.jwks()).unwrap_or_default();
             Ok(Answer::bytes(200, "application/jwk-set+json", bytes))
         }
+        ["apis"] if !routes.is_empty() => merged::all(server, &documents, &routes, headers, query),
+        ["apis", group] if !routes.is_empty() => merged::one(&documents, &routes, headers, query, group),
+        ["openapi", "v2"] if !routes.is_empty() => merged::openapi_v2(server, &resources, &routes, headers),
+        ["openapi", "v3"] if !routes.is_empty() => merged::openapi_v3(server, &resources, &routes, headers),
         ["openapi", "v2"] => openapi::v2(&resources, headers),
         ["openapi", "v3"] => openapi::v3_index(&resources, headers),
         ["openapi", "v3", ref rest @ ..] => openapi::v3_group(&resources, headers, query, &rest.join("/")),

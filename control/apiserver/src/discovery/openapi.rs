@@ -32,20 +32,28 @@ const PROTOBUF_NAMES: [&str; 2] =
 
 /// `/openapi/v2`.
 pub(super) fn v2(resources: &Resources, headers: &HeaderMap) -> Result<Answer, Status> {
-    let documents = resources.documents();
-    let content_type = v2_type(headers).ok_or_else(|| Status::not_acceptable(&[JSON, PROTOBUF]))?;
-    let document = if content_type == PROTOBUF {
-        documents.get_as("openapi/v2+protobuf", |_| {
-            Some(super::Document::of_bytes(openapi_proto::encode(&everything(resources))))
-        })
-    } else {
-        documents.get("openapi/v2", |_| Some(everything(resources)))
-    };
+    let content_type = v2_type_of(headers)?;
+    let name = if content_type == PROTOBUF { "openapi/v2+protobuf" } else { "openapi/v2" };
+    let made = |_: &Scheme| Some(v2_document(&everything(resources), content_type));
+    let document = resources.documents().get_as(name, made);
     document.map(|document| tagged(headers, content_type, &document)).ok_or_else(Status::no_such_resource)
 }
 
+/// The form of version 2 that an answer has.
+pub(super) fn v2_type_of(headers: &HeaderMap) -> Result<&'static str, Status> {
+    v2_type(headers).ok_or_else(|| Status::not_acceptable(&[JSON, PROTOBUF]))
+}
+
+/// A document of version 2 in one of its forms.
+pub(super) fn v2_document(document: &Json, content_type: &str) -> super::Document {
+    if content_type == PROTOBUF {
+        return super::Document::of_bytes(openapi_proto::encode(document));
+    }
+    super::Document::new(document)
+}
+
 /// The document of all groups in version 2, those of custom kinds included.
-fn everything(resources: &Resources) -> Json {
+pub(super) fn everything(resources: &Resources) -> Json {
     let mut document = whole(resources.base());
     for (group, version) in custom::groups(resources).keys() {
         let (paths, definitions) = custom::parts(resources, group, version, Dialect::V2);
@@ -111,25 +119,28 @@ fn group_document(documents: &Documents, group: &str, version: &str) -> Option<s
 
 /// `/openapi/v3`: where the documents are.
 pub(super) fn v3_index(resources: &Resources, headers: &HeaderMap) -> Result<Answer, Status> {
-    let base = Documents::of(resources.base());
-    let document = resources.documents().get("openapi/v3", |_| {
-        let mut listed = Map::new();
-        let mut list = |group: &str, version: &str, tag: &str| {
-            let path = group_path(group, version);
-            let url = format!("/openapi/v3/{path}?hash={tag}");
-            listed.insert(path, json!({ "serverRelativeURL": url }));
-        };
-        for group in base.scheme.groups() {
-            for version in &group.versions {
-                list(&group.name, version, &group_document(&base, &group.name, version)?.tag);
-            }
-        }
-        for ((group, version), tag) in custom::groups(resources) {
-            list(&group, &version, &tag);
-        }
-        Some(json!({ "paths": listed }))
-    });
+    let document = resources.documents().get("openapi/v3", |_| v3_listing(resources));
     document.map(|document| tagged(headers, JSON, &document)).ok_or_else(Status::no_such_resource)
+}
+
+/// Where the documents of version 3 are.
+pub(super) fn v3_listing(resources: &Resources) -> Option<Json> {
+    let base = Documents::of(resources.base());
+    let mut listed = Map::new();
+    let mut list = |group: &str, version: &str, tag: &str| {
+        let path = group_path(group, version);
+        let url = format!("/openapi/v3/{path}?hash={tag}");
+        listed.insert(path, json!({ "serverRelativeURL": url }));
+    };
+    for group in base.scheme.groups() {
+        for version in &group.versions {
+            list(&group.name, version, &group_document(&base, &group.name, version)?.tag);
+        }
+    }
+    for ((group, version), tag) in custom::groups(resources) {
+        list(&group, &version, &tag);
+    }
+    Some(json!({ "paths": listed }))
 }
 
 fn any_document(resources: &Resources, group: &str, version: &str) -> Option<super::Document> {

@@ -2,7 +2,7 @@
 
 use super::{commit::store_status, service_plan, view::columns_of};
 use crate::{
-    ApiServer, Body, Caller,
+    ApiServer, Body, Caller, aggregation,
     authz::{BootstrapAction, plan_bootstrap},
     cache::encode,
     http::JSON,
@@ -27,6 +27,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     objects.extend(priority_classes());
     objects.extend(service_range(&server.services.ranges));
+    objects.extend(aggregation::built_in(server.resources.load().base()));
     let mut updates = Vec::new();
     for write in plan_bootstrap(server.lookup.as_ref()) {
         match write.action {
@@ -39,6 +40,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     for (verb, object) in updates {
         repair(server, verb, &object).await?;
     }
+    aggregation::settle(server, true).await?;
     if let Some(address) = advertise
         && let Err(error) = publish(server, address).await
     {
@@ -108,7 +110,7 @@ pub(crate) async fn publish(server: &Arc<ApiServer>, address: SocketAddr) -> Res
 }
 
 /// A request of the server to itself; codes in `fine` are as good as a success.
-async fn send(
+pub(crate) async fn send(
     server: &Arc<ApiServer>,
     [method, path, ty]: [&str; 3],
     body: &Value,

@@ -1,7 +1,7 @@
 //! Every operation on every resource: create, read, list, watch, update, patch, delete, and the subresources.
 //!
 //! What differs between kinds is data or a small function in `timonel-api`; here is the one path they share.
-//! Custom resources, webhooks and aggregation join this path: dynamic views in [`resources`], webhooks in
+//! Custom resources, webhooks join this path: dynamic views in [`resources`], webhooks in
 //! [`call`]'s two halves of admission. Apply is one more change in [`patch`]; [`owners`] writes down who owns what.
 
 mod answer;
@@ -28,7 +28,7 @@ mod update;
 mod view;
 mod watch;
 
-pub(crate) use bootstrap::{bootstrap, publish};
+pub(crate) use bootstrap::{bootstrap, publish, send as send_to_self};
 pub(crate) use call::{Call, MAX_BODY, admission_status, read_body};
 pub(crate) use commit::{Committer, belongs_to_traces};
 pub(crate) use events::Events;

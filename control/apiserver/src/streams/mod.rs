@@ -16,6 +16,7 @@ mod websocket;
 pub use connector::{NodeConnector, NodeIo, NodeTarget};
 pub use messages::serve_messages;
 pub use remote_command::{CommandStreams, V4_PROTOCOL, V5_PROTOCOL};
+pub(crate) use session::pass_upgrade;
 pub use session::{StreamTarget, serve_upgrade};
 pub use spdy::{Decoder as SpdyDecoder, Encoder as SpdyEncoder, Frame as SpdyFrame, Headers as SpdyHeaders, SpdyError};
 pub use upgrade::{

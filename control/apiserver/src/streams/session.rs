@@ -77,6 +77,22 @@ pub async fn serve_upgrade<B>(
     }
 }
 
+/// Passes a request for an upgrade on as it is, whatever the protocol: returns the answer for the client and goes on
+/// in `tasks`.
+///
+/// # Errors
+/// When the other server cannot be reached.
+pub(crate) async fn pass_upgrade<B>(
+    mut request: Request<B>,
+    to: StreamTarget,
+    connector: SharedConnector,
+    tasks: &Tasks,
+) -> Result<Response<StreamBody>, NodeError> {
+    let on_client = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    pass(parts.method, parts.headers, on_client, to, connector, tasks).await
+}
+
 fn node_request(method: Method, to: &StreamTarget, headers: HeaderMap) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.method_mut() = method;

@@ -1,21 +1,24 @@
 //! The client: one pool of kept-alive connections for each target, calls in flight bounded, answers bounded.
 
-use super::{dial, target::WebhookTarget};
-use crate::{admission::Lookup, streams::SharedConnector};
+use super::target::{Credentials, WebhookTarget};
+use crate::{
+    admission::Lookup,
+    dial::{self, Dialer, Offer, Spawner, Trust},
+    streams::SharedConnector,
+};
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioTimer};
 use parking_lot::Mutex;
-use std::{
-    convert::Infallible,
-    error::Error,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+use rustls::{
+    client::ResolvesClientCert,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use timonel_runtime::{Entropy, OnError, Tasks};
+use std::{error::Error, sync::Arc, time::Duration};
+use timonel_runtime::{Entropy, Tasks};
 use tokio::sync::Semaphore;
 
 /// Targets whose connections are kept; the one unused for longest makes room.
@@ -76,7 +79,7 @@ impl std::fmt::Debug for WebhookClient {
 }
 
 struct Pool {
-    client: Client<Connector, Full<Bytes>>,
+    client: Client<Dialer, Full<Bytes>>,
     in_flight: Semaphore,
 }
 
@@ -136,9 +139,11 @@ impl WebhookClient {
             return Ok(pool);
         }
         let target = Arc::new(target.clone());
-        let dialer = dial::Dialer {
-            target: target.clone(),
-            tls: Arc::new(dial::tls(&target).map_err(CallError::Config)?),
+        let dialer = Dialer {
+            host: target.host.clone(),
+            port: target.port,
+            server_name: target.server_name(),
+            tls: if target.plain { None } else { Some(Arc::new(tls(&target).map_err(CallError::Config)?)) },
             lookup: self.lookup.clone(),
             nodes: self.nodes.clone(),
             entropy: self.entropy.clone(),
@@ -147,7 +152,7 @@ impl WebhookClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
-            .build(Connector(dialer));
+            .build(dialer);
         let pool = Arc::new(Pool { client, in_flight: Semaphore::new(MAX_IN_FLIGHT) });
         if pools.len() >= MAX_TARGETS {
             pools.remove(0);
@@ -226,40 +231,22 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     deepest.to_string()
 }
 
-/// Gives the HTTP client connections to one target.
-#[derive(Clone)]
-struct Connector(dial::Dialer);
-
-impl tower::Service<http::Uri> for Connector {
-    type Response = dial::Wire;
-    type Error = std::io::Error;
-    type Future = BoxFuture<'static, Result<dial::Wire, std::io::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let dialer = self.0.clone();
-        Box::pin(async move { dialer.dial().await })
-    }
+/// TLS towards a target.
+fn tls(target: &WebhookTarget) -> Result<rustls::ClientConfig, String> {
+    let trust = if target.credentials.insecure { Trust::Anything } else { Trust::Bundle(&target.ca_bundle) };
+    dial::tls(trust, identity(&target.credentials)?, Offer::Any)
 }
 
-/// Connections' work belongs to the server's tasks.
-#[derive(Clone)]
-struct Spawner(Tasks);
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, work: F) {
-        self.0.spawn::<Infallible>("connection to a webhook", OnError::Log, async move {
-            work.await;
-            Ok(())
-        });
+/// The client's certificate and key, if it has them.
+fn identity(credentials: &Credentials) -> Result<Option<Arc<dyn ResolvesClientCert>>, String> {
+    if credentials.certificate_pem.is_empty() {
+        return Ok(None);
     }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&credentials.certificate_pem).collect();
+    let chain = chain.map_err(|error| format!("client certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key_pem).map_err(|error| format!("client key: {error}"))?;
+    let pair = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(SingleCertAndKey::from(pair))))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Calls from this API server to webhooks: admission, conversion, token review, authorization.
 //!
-//! Owns connections, their bounds and what a call's failure is called. Knows nothing of what is sent.
+//! Owns pools of connections, their bounds and what a call's failure is called. Knows nothing of what is sent.
 
 mod client;
-mod dial;
 mod target;
 
 pub(crate) use client::{CallError, Exchange, WebhookClient, refusal};

@@ -1,6 +1,7 @@
 //! Where a webhook is: a URL, or a Service of the cluster, with the authorities that vouch for it. Pure.
 
 use super::CallError;
+use crate::dial::Host;
 use base64::Engine;
 use timonel_api::Value;
 
@@ -36,25 +37,6 @@ pub(crate) struct Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Credentials").field("server_name", &self.server_name).finish_non_exhaustive()
-    }
-}
-
-/// Who serves it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Host {
-    /// A name or an address outside the cluster.
-    Name(String),
-    /// A Service.
-    Service { namespace: String, name: String },
-}
-
-impl Host {
-    /// The name that its certificate must have.
-    pub(super) fn server_name(&self) -> String {
-        match self {
-            Self::Name(name) => name.clone(),
-            Self::Service { namespace, name } => format!("{name}.{namespace}.svc"),
-        }
     }
 }
 

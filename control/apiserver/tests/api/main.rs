@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "test code outside #[test] functions")]
 
+mod aggregation;
 mod apply;
 mod audit;
 mod authorizers;

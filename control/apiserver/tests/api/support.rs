@@ -51,11 +51,21 @@ pub(crate) async fn world() -> World {
 
 /// A server of what a store holds already, as after a restart.
 pub(crate) async fn world_over(store: Arc<MemoryStore>, clock: Clock) -> World {
+    serve(config(store.clone(), clock), store).await
+}
+
+/// A server as it is configured.
+pub(crate) async fn serve(config: Config, store: Arc<MemoryStore>) -> World {
     let tasks = Tasks::root("test");
+    let server = ApiServer::new(config, &tasks).await.unwrap();
+    World { server, store, tasks, caller: Caller::internal("admin") }
+}
+
+pub(crate) fn config(store: Arc<MemoryStore>, clock: Clock) -> Config {
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
-    let config = Config {
+    Config {
         scheme: timonel_api::Scheme::kubernetes(),
-        store: store.clone(),
+        store,
         prefix: "/clusters/one/".into(),
         clock,
         entropy: Entropy::seeded(7),
@@ -72,9 +82,8 @@ pub(crate) async fn world_over(store: Arc<MemoryStore>, clock: Clock) -> World {
         public_address: "api.example:443".to_owned(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,
-    };
-    let server = ApiServer::new(config, &tasks).await.unwrap();
-    World { server, store, tasks, caller: Caller::internal("admin") }
+        front_proxy: None,
+    }
 }
 
 impl World {

@@ -1,10 +1,13 @@
-//! Connections to webhooks: TCP from here, or through a node's tunnel to a pod, with TLS inside.
+//! Connections to servers beside this one, webhooks and extension API servers: TCP from here, or through a node's
+//! tunnel to a pod of a Service, with TLS inside. The one place that finds a Service's pods for the server itself.
 
-use super::target::{Credentials, Host, WebhookTarget};
 use crate::{
     admission::Lookup,
-    streams::{NodeIo, NodeTarget, SharedConnector},
+    streams::{NodeConnector, NodeIo, NodeTarget, SharedConnector},
+    unchecked_tls,
 };
+use async_trait::async_trait;
+use futures::future::BoxFuture;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},
@@ -12,30 +15,73 @@ use hyper_util::{
 };
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    client::ResolvesClientCert,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 use timonel_api::Value;
-use timonel_runtime::Entropy;
+use timonel_runtime::{Entropy, OnError, Tasks};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Where the system keeps the authorities it trusts.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// Who is dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Host {
+    /// A name or an address outside the cluster.
+    Name(String),
+    /// A Service.
+    Service { namespace: String, name: String },
+}
+
+impl Host {
+    /// The name that its certificate must have.
+    pub(crate) fn server_name(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Service { namespace, name } => format!("{name}.{namespace}.svc"),
+        }
+    }
+}
+
+/// What a dialled server must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust<'a> {
+    /// A certificate of these authorities, in PEM; none for those of the system.
+    Bundle(&'a [u8]),
+    /// Any certificate.
+    Anything,
+}
+
+/// The HTTP versions that are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// Both.
+    Any,
+    /// HTTP/1.1 alone, which can be upgraded.
+    Http1,
+}
+
 /// What dialling needs.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) target: Arc<WebhookTarget>,
-    pub(super) tls: Arc<ClientConfig>,
-    pub(super) lookup: Arc<dyn Lookup>,
-    pub(super) nodes: Option<SharedConnector>,
-    pub(super) entropy: Entropy,
+pub(crate) struct Dialer {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    /// The name that the certificate must have.
+    pub(crate) server_name: String,
+    /// None is spoken where clear text was configured.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) lookup: Arc<dyn Lookup>,
+    pub(crate) nodes: Option<SharedConnector>,
+    pub(crate) entropy: Entropy,
 }
 
 /// One address to try.
@@ -48,21 +94,18 @@ struct Address {
 
 impl Dialer {
     /// A connection with TLS, or in clear where that was configured.
-    pub(super) async fn dial(&self) -> io::Result<Wire> {
+    async fn dial(&self) -> io::Result<Wire> {
         let io = self.reach().await?;
-        if self.target.plain {
-            return Ok(Wire { io: TokioIo::new(io), http2: false });
-        }
-        let name = self.target.server_name();
-        let name = rustls::pki_types::ServerName::try_from(name).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(self.tls.clone()).connect(name, io).await?;
+        let Some(tls) = &self.tls else { return Ok(Wire { io: TokioIo::new(io), http2: false }) };
+        let name = rustls::pki_types::ServerName::try_from(self.server_name.clone()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(tls.clone()).connect(name, io).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Wire { io: TokioIo::new(Box::new(stream)), http2 })
     }
 
     async fn reach(&self) -> io::Result<Box<dyn NodeIo>> {
-        let address = match &self.target.host {
-            Host::Name(name) => Address { node: String::new(), host: name.clone(), port: self.target.port },
+        let address = match &self.host {
+            Host::Name(name) => Address { node: String::new(), host: name.clone(), port: self.port },
             Host::Service { namespace, name } => self.resolve(namespace, name)?,
         };
         if let (Some(nodes), false) = (&self.nodes, address.node.is_empty()) {
@@ -76,15 +119,15 @@ impl Dialer {
 
     /// One ready endpoint of a Service, since its cluster address means nothing where no proxy runs.
     fn resolve(&self, namespace: &str, name: &str) -> io::Result<Address> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("service {name:?} not found"));
+        let nobody = |why: String| io::Error::new(io::ErrorKind::AddrNotAvailable, why);
+        let missing = || nobody(format!("service {name:?} not found"));
         let service = self.lookup.get("", "services", namespace, name).ok_or_else(missing)?;
         if service.str_at(&["spec", "type"]) == "ExternalName" {
             let host = service.str_at(&["spec", "externalName"]).to_owned();
-            return Ok(Address { node: String::new(), host, port: self.target.port });
+            return Ok(Address { node: String::new(), host, port: self.port });
         }
-        let port_name = port_name(&service, self.target.port).ok_or_else(|| {
-            io::Error::other(format!("no service port {} found for service {name:?}", self.target.port))
-        })?;
+        let port_name = port_name(&service, self.port)
+            .ok_or_else(|| io::Error::other(format!("no service port {} found for service {name:?}", self.port)))?;
         let mut ready = Vec::new();
         for slice in self.lookup.list("discovery.k8s.io", "endpointslices", Some(namespace)) {
             if slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == name {
@@ -92,7 +135,7 @@ impl Dialer {
             }
         }
         let chosen = usize::try_from(self.entropy.below((ready.len() as u64).max(1))).unwrap_or(0);
-        let none = || io::Error::other(format!("no endpoints available for service {name:?}"));
+        let none = || nobody(format!("no endpoints available for service {name:?}"));
         ready.into_iter().nth(chosen).ok_or_else(none)
     }
 }
@@ -119,60 +162,95 @@ fn ready_in(slice: &Value, port_name: &str, found: &mut Vec<Address>) {
     }
 }
 
-/// TLS towards a target: trusts its bundle, or the system's authorities when there is none.
-pub(super) fn tls(target: &WebhookTarget) -> Result<ClientConfig, String> {
-    let identity = identity(&target.credentials)?;
-    let mut config = if target.credentials.insecure {
-        crate::connect::unchecked_tls(identity).map_err(|error| error.to_string())?
-    } else {
-        checked_tls(&target.ca_bundle, identity)?
+/// TLS with a server that shows what is asked for; it is shown `identity`.
+///
+/// # Errors
+/// With upstream's words, when the bundle holds no certificate.
+pub(crate) fn tls(
+    trust: Trust<'_>,
+    identity: Option<Arc<dyn ResolvesClientCert>>,
+    offer: Offer,
+) -> Result<ClientConfig, String> {
+    let mut config = match trust {
+        Trust::Anything => unchecked_tls(None).map_err(|error| error.to_string())?,
+        Trust::Bundle(bundle) => checked(bundle)?,
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if let Some(identity) = identity {
+        config.client_auth_cert_resolver = identity;
+    }
+    config.alpn_protocols = match offer {
+        Offer::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Offer::Http1 => vec![b"http/1.1".to_vec()],
+    };
     Ok(config)
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-/// The client's certificate and key, if it has them.
-fn identity(credentials: &Credentials) -> Result<Option<Identity>, String> {
-    if credentials.certificate_pem.is_empty() {
-        return Ok(None);
-    }
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&credentials.certificate_pem).collect();
-    let chain = chain.map_err(|error| format!("client certificate: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(&credentials.key_pem).map_err(|error| format!("client key: {error}"))?;
-    Ok(Some((chain, key)))
-}
-
-fn checked_tls(ca_bundle: &[u8], identity: Option<Identity>) -> Result<ClientConfig, String> {
+fn checked(bundle: &[u8]) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let system;
-    let pem = if ca_bundle.is_empty() {
+    let pem = if bundle.is_empty() {
         system = std::fs::read(SYSTEM_AUTHORITIES).unwrap_or_default();
         &system
     } else {
-        ca_bundle
+        bundle
     };
     for certificate in CertificateDer::pem_slice_iter(pem).flatten() {
         // Bundles may hold what this library does not take; what it takes still counts.
         drop(roots.add(certificate));
     }
-    if roots.is_empty() && !ca_bundle.is_empty() {
+    if roots.is_empty() && !bundle.is_empty() {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let builder = builder.with_root_certificates(roots);
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string()),
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Upgraded connections are served as those to nodes are; node and target are the dialler's own.
+#[async_trait]
+impl NodeConnector for Dialer {
+    async fn connect(&self, _: &str, _: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
+        Ok(self.dial().await?.io.into_inner())
+    }
+}
+
+/// Gives an HTTP client its connections.
+impl tower::Service<http::Uri> for Dialer {
+    type Response = Wire;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Wire>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let dialer = self.clone();
+        Box::pin(async move { dialer.dial().await })
+    }
+}
+
+/// The work of an HTTP client's connections belongs to the server's tasks.
+#[derive(Clone)]
+pub(crate) struct Spawner(pub(crate) Tasks);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn::<Infallible>("connection to another server", OnError::Log, async move {
+            work.await;
+            Ok(())
+        });
     }
 }
 
 /// A connection as the HTTP client takes it.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     io: TokioIo<Box<dyn NodeIo>>,
     http2: bool,
 }
