@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 use timonel_api::{Key, Status};
-use timonel_runtime::{Clock, Entropy, Registry, Tasks, continue_trace, follow_trace, traces_are_on};
+use timonel_runtime::{Clock, Entropy, OnError, Registry, Tasks, continue_trace, follow_trace, traces_are_on};
 use tracing::Instrument;
 
 /// Requests being worked on at a time, watches and streams not counted (upstream's bounds).
@@ -162,6 +162,8 @@ impl ApiServer {
         custom::start(&server);
         aggregation::start(&server);
         registry::bootstrap(&server, server.advertise).await.map_err(StartError::Bootstrap)?;
+        let uses = registry::note_token_uses(server.authenticator.uses(), Arc::downgrade(&server));
+        tasks.spawn("token-uses", OnError::Log, uses);
         Ok(server)
     }
 

@@ -19,6 +19,7 @@ mod signing;
 mod storage;
 #[cfg(test)]
 mod testing;
+mod tokens;
 mod workloads;
 
 pub use framework::{
@@ -28,4 +29,4 @@ pub use framework::{
 };
 pub use metrics::Metrics;
 pub use run::{ControllersConfig, Error, NodeRanges, controllers, run};
-pub use signing::{CertificateSigner, SignRequest};
+pub use signing::{ClusterSigner, SignRequest};

@@ -5,8 +5,8 @@ use crate::{
     autoscale, certificates, cluster,
     framework::{Controller, Engine, Executor, Recorder, TwoWriters, check_writers},
     network, nodes,
-    signing::CertificateSigner,
-    storage, workloads,
+    signing::ClusterSigner,
+    storage, tokens, workloads,
 };
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -35,15 +35,15 @@ pub struct ControllersConfig {
     pub cluster_name: String,
     /// What `kube-root-ca.crt` publishes in every namespace.
     pub cluster_ca_pem: String,
-    /// Signs certificate requests; without it they stay pending.
-    pub signers: Option<Arc<dyn CertificateSigner>>,
+    /// Signs certificate requests and tokens; without it the one stay pending and the others empty.
+    pub signers: Option<Arc<dyn ClusterSigner>>,
     /// A node that has not reported for this long is no longer ready.
     pub node_monitor_grace: Duration,
     /// Allocates pod ranges to nodes; none where something else does.
     pub node_ranges: Option<NodeRanges>,
-    /// Run only what approves, signs and cleans certificate requests: everything else runs elsewhere, but the keys are
-    /// here.
-    pub only_certificates: bool,
+    /// Run only what approves, signs and cleans certificate requests and what signs tokens: everything else runs
+    /// elsewhere, but the keys are here.
+    pub only_signing: bool,
     /// Finished pods kept before the oldest are removed.
     pub terminated_pod_threshold: usize,
     /// What tells of the work queues.
@@ -62,7 +62,7 @@ impl ControllersConfig {
             signers: None,
             node_monitor_grace: Duration::from_secs(50),
             node_ranges: None,
-            only_certificates: false,
+            only_signing: false,
             terminated_pod_threshold: 12_500,
             metrics: Metrics::default(),
         }
@@ -91,8 +91,9 @@ pub enum Error {
 /// Every controller, in the order of the table.
 #[must_use]
 pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
-    if config.only_certificates {
-        return certificates::controllers(config);
+    let signing = certificates::controllers(config).into_iter().chain(tokens::signing(config));
+    if config.only_signing {
+        return signing.collect();
     }
     let mut all = workloads::controllers();
     all.extend(autoscale::controllers());
@@ -100,7 +101,8 @@ pub fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>> {
     all.extend(network::controllers());
     all.extend(nodes::controllers(config));
     all.extend(storage::controllers());
-    all.extend(certificates::controllers(config));
+    all.extend(signing);
+    all.extend(tokens::controllers());
     all
 }
 
@@ -150,8 +152,12 @@ mod tests {
     struct NoSigner;
 
     #[async_trait::async_trait]
-    impl CertificateSigner for NoSigner {
-        async fn sign(&self, _request: crate::signing::SignRequest) -> Result<Vec<u8>, String> {
+    impl ClusterSigner for NoSigner {
+        async fn sign_certificate(&self, _request: crate::signing::SignRequest) -> Result<Vec<u8>, String> {
+            Err("never asked".to_owned())
+        }
+
+        async fn sign_token(&self, _claims: &serde_json::Value) -> Result<String, String> {
             Err("never asked".to_owned())
         }
     }

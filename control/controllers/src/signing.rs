@@ -1,11 +1,15 @@
-//! The seam to the certificate authority: what a signer is asked, and how its answer becomes the status of a request.
+//! The seam to the cluster's keys: what a signer is asked, and how its answer becomes part of an object.
 //! Keys and certificates are the implementor's; nothing here holds one.
 
+use crate::tokens::token_claims;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+    api::{
+        certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
+        core::v1::Secret,
+    },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use std::time::Duration;
@@ -23,20 +27,26 @@ pub struct SignRequest {
     pub duration: Option<Duration>,
 }
 
-/// Signs with the cluster's authorities.
+/// Signs with the cluster's authorities and keys.
 #[async_trait]
-pub trait CertificateSigner: Send + Sync {
+pub trait ClusterSigner: Send + Sync {
     /// The certificate chain as PEM.
     ///
     /// # Errors
     /// Why the request cannot be signed, for the request's `Failed` condition.
-    async fn sign(&self, request: SignRequest) -> Result<Vec<u8>, String>;
+    async fn sign_certificate(&self, request: SignRequest) -> Result<Vec<u8>, String>;
+
+    /// A service account's token with these claims.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn sign_token(&self, claims: &serde_json::Value) -> Result<String, String>;
 }
 
 /// Signs `request`, or marks it as failed, in its status.
 pub(crate) async fn sign(
     request: &mut CertificateSigningRequest,
-    signer: &dyn CertificateSigner,
+    signer: &dyn ClusterSigner,
     now: Timestamp,
 ) -> Result<(), String> {
     let asked = SignRequest {
@@ -50,7 +60,7 @@ pub(crate) async fn sign(
             .map(Duration::from_secs),
     };
     let status = request.status.get_or_insert_default();
-    match signer.sign(asked).await {
+    match signer.sign_certificate(asked).await {
         Ok(certificate) => status.certificate = Some(ByteString(certificate)),
         Err(message) => status.conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
             type_: "Failed".to_owned(),
@@ -61,5 +71,13 @@ pub(crate) async fn sign(
             last_transition_time: Some(Time(now)),
         }),
     }
+    Ok(())
+}
+
+/// Puts a token into a Secret that names its service account.
+pub(crate) async fn sign_token(secret: &mut Secret, signer: &dyn ClusterSigner) -> Result<(), String> {
+    let claims = token_claims(secret).ok_or("the Secret names no service account")?;
+    let token = signer.sign_token(&claims).await?;
+    secret.data.get_or_insert_default().insert("token".to_owned(), ByteString(token.into_bytes()));
     Ok(())
 }

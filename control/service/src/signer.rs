@@ -1,9 +1,10 @@
-//! Signs the certificate requests that the cluster's controllers approved, with the cluster's authority.
+//! Signs the certificate requests that the cluster's controllers approved and the tokens that they hand out, with the
+//! cluster's authority and keys.
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use std::{sync::Arc, time::Duration};
-use timonel_controllers::{CertificateSigner, SignRequest};
+use timonel_controllers::{ClusterSigner, SignRequest};
 use timonel_pki::{CertificateRequest, ClusterPki, Usage, Validity};
 use timonel_runtime::Clock;
 
@@ -19,8 +20,8 @@ pub(crate) struct Signer {
 }
 
 #[async_trait]
-impl CertificateSigner for Signer {
-    async fn sign(&self, request: SignRequest) -> Result<Vec<u8>, String> {
+impl ClusterSigner for Signer {
+    async fn sign_certificate(&self, request: SignRequest) -> Result<Vec<u8>, String> {
         let parsed = CertificateRequest::parse(&request.request_pem).map_err(|error| error.to_string())?;
         let usages = usages(&request.usages);
         if usages.is_empty() {
@@ -31,6 +32,10 @@ impl CertificateSigner for Signer {
         let validity = Validity::starting(self.clock.now(), life);
         let cert = self.pki.cluster_ca.sign(&parsed, &usages, validity).map_err(|error| error.to_string())?;
         Ok(cert.into_bytes())
+    }
+
+    async fn sign_token(&self, claims: &serde_json::Value) -> Result<String, String> {
+        self.pki.keys.signing().sign(claims).map_err(|error| error.to_string())
     }
 }
 
@@ -64,10 +69,10 @@ mod tests {
             duration: None,
         };
         let signer = Signer { pki, clock };
-        let pem = signer.sign(ask(&["client auth", "digital signature"])).await.unwrap();
+        let pem = signer.sign_certificate(ask(&["client auth", "digital signature"])).await.unwrap();
         let der = rustls_pki_types::pem::PemObject::from_pem_slice(&pem);
         let der: rustls_pki_types::CertificateDer<'_> = der.unwrap();
         assert_eq!(subject_of(&der).unwrap().common_name, "jane");
-        assert!(signer.sign(ask(&["digital signature"])).await.is_err());
+        assert!(signer.sign_certificate(ask(&["digital signature"])).await.is_err());
     }
 }

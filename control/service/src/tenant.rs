@@ -261,11 +261,11 @@ impl Tenant {
         self.parts.lock().insert(part, scope);
     }
 
-    fn start_controllers(&self, pods: Ipv4Net, only_certificates: bool) -> Tasks {
+    fn start_controllers(&self, pods: Ipv4Net, only_signing: bool) -> Tasks {
         let ca = self.pki.cluster_ca.cert_pem();
         let mut config = ControllersConfig::new(self.clock.clone(), self.entropy.clone(), &self.name, ca);
         config.signers = Some(Arc::new(Signer { pki: self.pki.clone(), clock: self.clock.clone() }));
-        config.only_certificates = only_certificates;
+        config.only_signing = only_signing;
         config.node_ranges = Some(NodeRanges { cluster: vec![IpNet::V4(pods)], mask_v4: NODE_PREFIX, mask_v6: 64 });
         config.metrics = self.controllers_metrics.clone();
         let (scope, client) = (self.tasks.child("controllers"), self.client("kube-controller-manager"));

@@ -3,6 +3,7 @@
 use super::{
     AUTHENTICATED_GROUP, User, bootstrap,
     claims::{CREDENTIAL_ID, Claims},
+    secret_token::{self, SecretClaims, TokenUses},
 };
 use crate::admission::{AdmissionError, Lookup};
 use arc_swap::ArcSwap;
@@ -62,19 +63,29 @@ pub struct Authenticator {
     pub(super) config: AuthnConfig,
     keys: ArcSwap<KeyRing>,
     verified: Mutex<Verified>,
+    uses: Arc<TokenUses>,
 }
 
 type Digest256 = [u8; 32];
 
+/// What a token of ours says whose signature was good.
+#[derive(Clone, Debug)]
+enum Signed {
+    /// Asked for through the API, for a while.
+    Requested(Arc<Claims>),
+    /// Kept in a Secret.
+    Kept(Arc<SecretClaims>),
+}
+
 /// Claims of tokens whose signature was good, in two halves: when the younger is full the older is dropped.
 #[derive(Debug, Default)]
 struct Verified {
-    younger: HashMap<Digest256, Arc<Claims>>,
-    older: HashMap<Digest256, Arc<Claims>>,
+    younger: HashMap<Digest256, Signed>,
+    older: HashMap<Digest256, Signed>,
 }
 
 impl Verified {
-    fn get(&mut self, digest: &Digest256) -> Option<Arc<Claims>> {
+    fn get(&mut self, digest: &Digest256) -> Option<Signed> {
         if let Some(claims) = self.younger.get(digest) {
             return Some(claims.clone());
         }
@@ -83,7 +94,7 @@ impl Verified {
         Some(claims)
     }
 
-    fn insert(&mut self, digest: Digest256, claims: Arc<Claims>) {
+    fn insert(&mut self, digest: Digest256, claims: Signed) {
         if self.younger.len() >= CACHED_TOKENS {
             self.older = std::mem::take(&mut self.younger);
         }
@@ -95,13 +106,18 @@ impl Authenticator {
     /// With the cluster's service-account keys.
     #[must_use]
     pub fn new(config: AuthnConfig, keys: KeyRing) -> Self {
-        Self { config, keys: ArcSwap::from_pointee(keys), verified: Mutex::default() }
+        Self { config, keys: ArcSwap::from_pointee(keys), verified: Mutex::default(), uses: Arc::default() }
     }
 
     /// Uses other keys from here on; what only the old ones verify is refused.
     pub fn set_keys(&self, keys: KeyRing) {
         self.keys.store(Arc::new(keys));
         *self.verified.lock() = Verified::default();
+    }
+
+    /// Uses of tokens that are to be noted in their Secrets.
+    pub(crate) fn uses(&self) -> Arc<TokenUses> {
+        self.uses.clone()
     }
 
     /// The keys in use.
@@ -129,30 +145,44 @@ impl Authenticator {
         if let Some(user) = bootstrap::authenticate(token, lookup, now) {
             return Ok(Identity { audiences: audiences.to_vec(), ..authenticated(user) });
         }
-        let claims = self.claims(token).ok_or_else(|| Unauthorized("invalid bearer token".into()))?;
+        let signed = self.signed(token).ok_or_else(|| Unauthorized("invalid bearer token".into()))?;
         let refused = |why: String| Unauthorized(format!("[invalid bearer token, {why}]"));
-        let common: Vec<String> = audiences.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
+        // A token that is kept in a Secret names no audience: it is for the API server.
+        let meant_for = match &signed {
+            Signed::Requested(claims) => &claims.aud,
+            Signed::Kept(_) => &self.config.audiences,
+        };
+        let common: Vec<String> = audiences.iter().filter(|audience| meant_for.contains(audience)).cloned().collect();
         if common.is_empty() {
-            let (have, want) = (go_list(&claims.aud), go_list(audiences));
+            let (have, want) = (go_list(meant_for), go_list(audiences));
             return Err(refused(format!("token audiences {have} is invalid for the target audiences {want}")));
         }
-        let user = claims.verify(lookup, now).map_err(refused)?;
-        Ok(Identity { audiences: common, stale_token: claims.stale(now), ..authenticated(user) })
+        let (user, stale_token) = match &signed {
+            Signed::Requested(claims) => (claims.verify(lookup, now).map_err(refused)?, claims.stale(now)),
+            Signed::Kept(claims) => (claims.verify(token, lookup, &self.uses, now).map_err(refused)?, None),
+        };
+        Ok(Identity { audiences: common, stale_token, ..authenticated(user) })
     }
 
     /// The claims of a token of ours with a good signature.
-    fn claims(&self, token: &str) -> Option<Arc<Claims>> {
+    fn signed(&self, token: &str) -> Option<Signed> {
         let digest: Digest256 = Sha256::digest(token.as_bytes()).into();
         if let Some(claims) = self.verified.lock().get(&digest) {
             return Some(claims);
         }
-        let claims: Claims = serde_json::from_value(self.keys.load().verify(token).ok()?).ok()?;
-        if !self.config.issuers.contains(&claims.iss) {
+        let claims = self.keys.load().verify(token).ok()?;
+        let signed = if claims["iss"] == secret_token::ISSUER {
+            Signed::Kept(Arc::new(serde_json::from_value(claims).ok()?))
+        } else {
+            Signed::Requested(Arc::new(serde_json::from_value(claims).ok()?))
+        };
+        if let Signed::Requested(claims) = &signed
+            && !self.config.issuers.contains(&claims.iss)
+        {
             return None;
         }
-        let claims = Arc::new(claims);
-        self.verified.lock().insert(digest, claims.clone());
-        Some(claims)
+        self.verified.lock().insert(digest, signed.clone());
+        Some(signed)
     }
 
     /// The token that a `TokenReview` asks about, and the audiences it should be for.

@@ -28,6 +28,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     objects.extend(priority_classes());
     objects.extend(service_range(&server.services.ranges));
     objects.extend(aggregation::built_in(server.resources.load().base()));
+    objects.push(token_tracking(server.clock.now()));
     let mut updates = Vec::new();
     for write in plan_bootstrap(server.lookup.as_ref()) {
         match write.action {
@@ -176,6 +177,13 @@ fn namespace(name: &str) -> Value {
     let mut namespace = object("v1", "Namespace", name);
     namespace.set_at(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
     namespace
+}
+
+/// Since when the use of tokens that are kept in Secrets is noted: the controller that throws unused ones away asks.
+fn token_tracking(now: jiff::Timestamp) -> Value {
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    Value::from(json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": crate::authn::day(now)},
+        "metadata": {"name": name, "namespace": "kube-system"}}))
 }
 
 fn priority_classes() -> [Value; 2] {

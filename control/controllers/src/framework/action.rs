@@ -101,7 +101,8 @@ pub enum Write {
     },
     /// Asks; the next look finds the answer.
     Ask(Question),
-    /// Signs a certificate request and stores the certificate, fenced by the request's resource version.
+    /// Signs what a certificate request or a token's Secret asks for and stores it there, fenced by the object's
+    /// resource version.
     Sign(Object),
     /// Nothing but the note.
     Tell,

@@ -7,7 +7,7 @@ use super::{
     kinds::{Key, Kind, Object},
     view::{Answer, Failure, Leftover, Question},
 };
-use crate::signing::CertificateSigner;
+use crate::signing::{self, ClusterSigner};
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ const MAX_AT_ONCE: usize = 32;
 pub(crate) struct Executor {
     pub(crate) client: kube::Client,
     pub(crate) clock: Clock,
-    pub(crate) signer: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) signer: Option<Arc<dyn ClusterSigner>>,
     pub(crate) recorder: Mutex<events::Recorder>,
 }
 
@@ -154,6 +154,9 @@ impl Executor {
         let asked = self.clock.now();
         let answer = match question {
             Question::Uid { resource, key } => Answer::Uid(requests::uid(&self.client, resource, key).await?),
+            Question::Data { namespace, name, key } => {
+                Answer::Data(requests::data(&self.client, namespace, name, key).await?)
+            }
             Question::Usage { namespace, selector } => {
                 let usage = requests::usage(&self.client, namespace, selector).await;
                 Answer::Usage(usage.map_err(|error| {
@@ -195,12 +198,21 @@ impl Executor {
     }
 
     async fn sign(&self, object: &Object) -> Result<Vec<Effect>, RequestError> {
-        let (Object::CertificateSigningRequest(request), Some(signer)) = (object, &self.signer) else {
-            return Ok(Vec::new());
+        let Some(signer) = self.signer.as_deref() else { return Ok(Vec::new()) };
+        let (signed, subresource) = match object {
+            Object::CertificateSigningRequest(request) => {
+                let mut request = (**request).clone();
+                signing::sign(&mut request, signer, self.clock.now()).await.map_err(RequestError::Signer)?;
+                (Object::from(request), "status")
+            }
+            Object::Secret(secret) => {
+                let mut secret = (**secret).clone();
+                signing::sign_token(&mut secret, signer).await.map_err(RequestError::Signer)?;
+                (Object::from(secret), "")
+            }
+            _ => return Ok(Vec::new()),
         };
-        let mut signed = (**request).clone();
-        crate::signing::sign(&mut signed, &**signer, self.clock.now()).await.map_err(RequestError::Signer)?;
-        Ok(vec![Effect::Wrote(requests::replace(&self.client, &Object::from(signed), "status").await?)])
+        Ok(vec![Effect::Wrote(requests::replace(&self.client, &signed, subresource).await?)])
     }
 
     /// Records a note; that an event could not be stored is logged and otherwise forgotten.

@@ -200,6 +200,25 @@ pub(crate) async fn uid(client: &Client, resource: &Resource, key: &Key) -> Resu
     }
 }
 
+/// What the ConfigMap `name` says under `key`, if it is there.
+pub(crate) async fn data(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Option<String>, RequestError> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    let request = http::Request::get(path).body(Vec::new()).map_err(RequestError::Build)?;
+    match client.request_text(request).await.map_err(RequestError::from) {
+        Ok(text) => {
+            let map: Value = serde_json::from_str(&text)?;
+            Ok(map["data"][key].as_str().map(str::to_owned))
+        }
+        Err(error) if error.code() == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The metadata of a resource's objects in a namespace, one page of them, and whether there are more.
 pub(crate) async fn page(
     client: &Client,

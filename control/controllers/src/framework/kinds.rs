@@ -356,6 +356,11 @@ fn attached_node(attachment: &VolumeAttachment) -> Option<String> {
     Some(attachment.spec.node_name.clone())
 }
 
+fn token_account(secret: &Secret) -> Option<String> {
+    let account = secret.metadata.annotations.as_ref()?.get("kubernetes.io/service-account.name")?;
+    Some(format!("{}/{account}", secret.metadata.namespace.as_deref().unwrap_or_default()))
+}
+
 fn unindexed<K>(_: &K) -> Option<String> {
     None
 }
@@ -383,7 +388,7 @@ kinds! {
     Namespace namespaces false Scope::All, unindexed;
     ServiceAccount service_accounts true Scope::All, unindexed;
     ConfigMap config_maps true Scope::Fields("metadata.name=kube-root-ca.crt"), unindexed;
-    Secret secrets true Scope::Fields(SECRET_FIELDS), unindexed;
+    Secret secrets true Scope::Fields(SECRET_FIELDS), token_account;
     PersistentVolume volumes false Scope::All, claim_of;
     PersistentVolumeClaim claims true Scope::All, unindexed;
     StorageClass storage_classes false Scope::All, unindexed;

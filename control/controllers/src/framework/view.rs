@@ -18,6 +18,15 @@ pub enum Question {
         /// Where.
         key: Key,
     },
+    /// What does this ConfigMap say under a key?
+    Data {
+        /// Where it is.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
     /// What is left in this namespace?
     Contents {
         /// The namespace.
@@ -92,6 +101,8 @@ pub struct Leftover {
 pub enum Answer {
     /// The uid that lives there; none when nothing does.
     Uid(Option<String>),
+    /// What it says; none without such a map or key.
+    Data(Option<String>),
     /// Whether it is allowed.
     Allowed(bool),
     /// What each pod uses, or why that is not known.

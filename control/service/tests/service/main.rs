@@ -8,3 +8,4 @@ mod clock;
 mod endpoint;
 mod isolation;
 mod support;
+mod tokens;

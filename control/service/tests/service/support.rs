@@ -5,7 +5,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{fmt::Debug, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fmt::Debug, future::Future, net::SocketAddr, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 use timonel_fleet::{Cluster, ClusterPhase, ClusterSpec, ClusterStatus};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{Service, ServiceConfig};
@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 /// Longest wait for anything, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Ports of one process.
+const SLICE: u16 = 50;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -102,6 +104,16 @@ impl World {
     }
 }
 
+/// Ports for the clusters of this process's tests: a slice of the default range, so that no test that runs beside
+/// takes a port while a service of this one is away.
+fn ports() -> RangeInclusive<u16> {
+    let all = ServiceConfig::CLUSTER_PORTS;
+    let slices = u32::from(all.end() - all.start()) / u32::from(SLICE);
+    let slice = u16::try_from(std::process::id() % slices).expect("a remainder of a number below 65536");
+    let first = all.start() + slice * SLICE;
+    first..=first + SLICE - 1
+}
+
 async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service, Tasks) {
     let tasks = Tasks::root("test");
     let config = ServiceConfig {
@@ -111,7 +123,7 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
         opener: None,
         data: data.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        cluster_ports: ServiceConfig::CLUSTER_PORTS,
+        cluster_ports: ports(),
         direct_nodes: Vec::new(),
         node_endpoint: String::new(),
         public_endpoint: String::new(),
