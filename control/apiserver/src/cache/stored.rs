@@ -69,6 +69,17 @@ impl Columns {
         }
     }
 
+    /// A selectable field of an object as a tree.
+    pub(crate) fn read(&self, object: &Value, label: &str) -> String {
+        match self {
+            Self::Builtin { kind, .. } => field_value(kind, label, object).into_owned(),
+            Self::Custom(columns) => {
+                let known = columns.fields.iter().find(|(known, _)| known == label);
+                known.map(|(_, path)| scalar(object, path)).unwrap_or_default()
+            }
+        }
+    }
+
     fn write(&self, out: &mut Vec<u8>, object: &Value) {
         match self {
             Self::Builtin { kind, labels } => {

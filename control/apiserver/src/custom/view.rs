@@ -70,6 +70,11 @@ impl Custom {
         self.converter.is_some() && version_of(form) != self.version().resource.version
     }
 
+    /// Whether a webhook converts between the versions.
+    pub(crate) const fn has_converter(&self) -> bool {
+        self.converter.is_some()
+    }
+
     /// Converts stored objects with their forms into this version.
     pub(crate) async fn convert(&self, objects: Vec<(Value, &str)>) -> Result<Vec<Value>, Status> {
         let Some(converter) = &self.converter else {

@@ -12,6 +12,8 @@ use timonel_api::definition::Version;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+/// What `metadata` of every object is.
+const STANDARD: &str = "Standard object's metadata.";
 /// Levels of a schema that are described; compiled schemas are no deeper.
 const MAX_DEPTH: usize = 70;
 
@@ -117,8 +119,13 @@ fn envelope(schema: &mut Json, dialect: Dialect, metadata: bool) {
     schema["properties"]["kind"] =
         json!({"type": "string", "description": "Kind is the name of the type that this object is of, in CamelCase."});
     if metadata {
-        let reference = format!("{}{OBJECT_META}", dialect.reference());
-        schema["properties"]["metadata"] = json!({"$ref": reference, "description": "Standard object's metadata."});
+        let mut reference = json!({"$ref": format!("{}{OBJECT_META}", dialect.reference())});
+        match dialect {
+            // Readers of the third version take a bare reference for what it refers to, without its neighbours.
+            Dialect::V3 => describe(&mut reference, STANDARD),
+            Dialect::V2 => reference["description"] = STANDARD.into(),
+        }
+        schema["properties"]["metadata"] = reference;
     }
 }
 
@@ -255,6 +262,8 @@ mod tests {
         let schema = json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}});
         let schema = node(schema, Dialect::V3, 0);
         assert_eq!(schema["required"], json!(["kind", "apiVersion"]));
-        assert_eq!(schema["properties"]["metadata"]["$ref"], format!("#/components/schemas/{OBJECT_META}"));
+        let metadata = &schema["properties"]["metadata"];
+        assert_eq!(metadata["allOf"], json!([{"$ref": format!("#/components/schemas/{OBJECT_META}")}]));
+        assert_eq!(metadata["description"], STANDARD);
     }
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     cache::{Entry, Predicate, Selection, Trigger},
+    custom::Custom,
     http,
 };
 use bytes::Bytes;
@@ -31,6 +32,19 @@ pub(crate) struct Selectors {
     pub(crate) selection: Selection,
     /// Whether every object of the trigger is wanted.
     pub(crate) is_everything: bool,
+    /// Whether objects must be converted by a webhook before the selectors can judge them; until then all match.
+    pub(crate) is_late: bool,
+}
+
+impl Selectors {
+    /// Converts what must be converted to be judged, and drops what does not match.
+    pub(crate) async fn settle(&self, view: &View, entries: &mut Vec<Arc<Entry>>) -> Result<(), Status> {
+        if self.is_late {
+            view.prepare(entries).await?;
+            entries.retain(|entry| takes(&self.selection, entry));
+        }
+        Ok(())
+    }
 }
 
 /// Answers GET of one object.
@@ -73,6 +87,7 @@ async fn gathered(call: &Call<'_>) -> Result<Page, Status> {
     }
     let revision = cache.delivered();
     let mut entries = call.view.slot.list(&selectors.selection);
+    selectors.settle(&call.view, &mut entries).await?;
     // A list of "whatever is at hand" is not cut into pages, as upstream's cache does not either.
     let limit = if options.resource_version == "0" { 0 } else { options.limit };
     let total = entries.len();
@@ -129,10 +144,20 @@ async fn past(
         let mut last = None;
         let read = items.len();
         let mut taken = 0;
+        let mut judged = Vec::new();
+        if selectors.is_late {
+            let entries = items.iter().map(|item| call.view.slot.entry(item).map_err(Status::internal));
+            judged = entries.collect::<Result<_, _>>()?;
+            call.view.prepare(&judged).await?;
+        }
+        let mut judged = judged.into_iter();
         for item in &items {
             last = Some(item.key.clone());
             taken += 1;
-            let entry = call.view.slot.entry(item).map_err(Status::internal)?;
+            let entry = match judged.next() {
+                Some(entry) => entry,
+                None => call.view.slot.entry(item).map_err(Status::internal)?,
+            };
             if takes(&selectors.selection, &entry) {
                 page.entries.push(entry);
             }
@@ -210,9 +235,12 @@ pub(crate) fn selectors(call: &Call<'_>) -> Result<Selectors, Status> {
     }
     let trigger = trigger(call, &fields);
     let is_everything = labels.is_everything() && fields.is_everything();
-    let predicate = (!is_everything || needs_namespace(call, &trigger))
-        .then(|| predicate(view, labels, fields, call.namespace().to_owned()));
-    Ok(Selectors { selection: Selection { trigger, predicate }, is_everything })
+    let is_late = !fields.is_everything() && view.custom.as_ref().is_some_and(Custom::has_converter);
+    let predicate = (!is_everything || needs_namespace(call, &trigger)).then(|| match is_late {
+        true => late_predicate(view.clone(), labels, fields, call.namespace().to_owned()),
+        false => predicate(view, labels, fields, call.namespace().to_owned()),
+    });
+    Ok(Selectors { selection: Selection { trigger, predicate }, is_everything, is_late })
 }
 
 /// The narrowest group of watchers and objects that covers the request.
@@ -247,5 +275,14 @@ fn predicate(view: &View, labels: LabelSelector, fields: FieldSelector, namespac
                 "metadata.namespace" => Cow::Borrowed(entry.namespace()),
                 _ => columns.value(entry, label),
             })
+    })
+}
+
+/// The same where a webhook makes the fields: what it has not converted yet matches.
+fn late_predicate(view: Arc<View>, labels: LabelSelector, fields: FieldSelector, namespace: String) -> Predicate {
+    Arc::new(move |entry: &Entry| {
+        (namespace.is_empty() || entry.namespace() == namespace)
+            && labels.matches(entry)
+            && (!view.is_ready(entry) || fields.matches_with(|label| view.field(entry, label)))
     })
 }

@@ -7,7 +7,10 @@ use crate::cache::{ChangeKind, Columns, Entry, Slot};
 use crate::custom::Custom;
 use crate::http::{Accept, Media, Shape};
 use bytes::Bytes;
-use std::sync::{Arc, OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 use timonel_api::{
     GroupResource, KindRef, Resource, Scheme, Status, Value,
     table::{Printer, partial_metadata},
@@ -210,6 +213,18 @@ impl View {
     pub(crate) fn is_ready(&self, entry: &Entry) -> bool {
         let converts = self.custom.as_ref().is_some_and(|custom| custom.converts(entry.form()));
         !converts || entry.converted(self.id).is_some()
+    }
+
+    /// A selectable field of an object that is ready, as this version has it.
+    pub(crate) fn field<'e>(&self, entry: &'e Entry, label: &str) -> Cow<'e, str> {
+        match label {
+            "metadata.name" => Cow::Borrowed(entry.name()),
+            "metadata.namespace" => Cow::Borrowed(entry.namespace()),
+            _ => match entry.converted(self.id) {
+                Some(object) => Cow::Owned(self.columns.read(&object, label)),
+                None => self.columns.value(entry, label),
+            },
+        }
     }
 
     /// Has a webhook convert what cannot be shown otherwise; the entries keep the result.

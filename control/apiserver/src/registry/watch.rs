@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     body::{Body, BodyError},
-    cache::{Cache, Change, ChangeKind, ChangeStream, Entry, WatchStart},
+    cache::{Cache, Change, ChangeKind, ChangeStream, Entry, Predicate, WatchStart},
     http::{self, Accept, Shape},
     rules,
 };
@@ -67,6 +67,8 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         Ok(started) => started,
         Err(too_old) => return refused(&rendering, &Status::expired(too_old.to_string())),
     };
+    let mut initial = initial;
+    selectors.settle(&call.view, &mut initial).await?;
     call.view.prepare(&initial).await?;
     // Without `sendInitialEvents` a watch from "now" replays what is there, as upstream's does; with `false` it
     // does not.
@@ -88,6 +90,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         cache: cache.clone(),
         columns_sent: false,
         converting: None,
+        late: selectors.selection.predicate.filter(|_| selectors.is_late),
         _running: call.server.metrics.long_running(call.info),
     };
     Ok(http::Answer::body(200, call.accept.media.stream_type(), Body::new(body)))
@@ -142,11 +145,29 @@ impl Rendering {
     }
 }
 
-/// A change that waits for its conversion.
+/// A change that waits for its conversion, which says what it is to this watch.
 struct Converting {
     change: Arc<Change>,
+    work: Pin<Box<dyn Future<Output = Result<Option<ChangeKind>, Status>> + Send>>,
+}
+
+/// Converts what a change shows; selectors that judge converted objects judge it anew.
+async fn convert(
+    view: Arc<View>,
+    change: Arc<Change>,
     kind: ChangeKind,
-    work: Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>,
+    late: Option<Predicate>,
+) -> Result<Option<ChangeKind>, Status> {
+    let mut kind = Some(kind);
+    if let Some(matches) = late {
+        let both: Vec<_> = change.previous.iter().chain([&change.current]).cloned().collect();
+        view.prepare(&both).await?;
+        kind = change.kind_for(|entry| matches(entry));
+    }
+    if let Some(kind) = kind {
+        view.prepare(std::slice::from_ref(change.shown(kind))).await?;
+    }
+    Ok(kind)
 }
 
 /// The stream of one watch.
@@ -163,6 +184,8 @@ struct WatchBody {
     columns_sent: bool,
     /// A change that a webhook converts before it can be shown.
     converting: Option<Converting>,
+    /// Selectors that judge objects after their conversion.
+    late: Option<Predicate>,
     _running: crate::metrics::LongRunning,
 }
 
@@ -184,15 +207,30 @@ impl WatchBody {
     }
 
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.stream.is_none() {
-            return Poll::Ready(None);
+        loop {
+            if self.stream.is_none() {
+                return Poll::Ready(None);
+            }
+            if let Some(converting) = &mut self.converting {
+                let done = std::task::ready!(converting.work.as_mut().poll(context));
+                let Some(Converting { change, .. }) = self.converting.take() else { return Poll::Ready(None) };
+                let frame = match done {
+                    // After its conversion it is nothing to this watch.
+                    Ok(None) => continue,
+                    Ok(Some(kind)) => self.change(&change, kind),
+                    Err(status) => Err(status),
+                };
+                return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+            }
+            let next = self.poll_next(context);
+            if self.converting.is_none() {
+                return next;
+            }
         }
-        if let Some(converting) = &mut self.converting {
-            let done = std::task::ready!(converting.work.as_mut().poll(context));
-            let Some(Converting { change, kind, .. }) = self.converting.take() else { return Poll::Ready(None) };
-            let frame = done.and_then(|()| self.change(&change, kind));
-            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
-        }
+    }
+
+    /// What comes next, unless a change is to be converted first.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(entry) = self.initial.next() {
             let with_columns = !std::mem::replace(&mut self.columns_sent, true);
             let frame = self.rendering.event(ChangeKind::Added, &entry, with_columns);
@@ -203,11 +241,12 @@ impl WatchBody {
         let delivered = self.cache.delivered();
         let next = self.stream.as_mut().map(|stream| stream.poll_next(context));
         match next {
-            Some(Poll::Ready(Ok((change, kind)))) if !self.rendering.view.is_ready(change.shown(kind)) => {
-                let (view, entry) = (self.rendering.view.clone(), change.shown(kind).clone());
-                let work = Box::pin(async move { view.prepare(&[entry]).await });
-                self.converting = Some(Converting { change, kind, work });
-                return self.poll_bytes(context);
+            Some(Poll::Ready(Ok((change, kind))))
+                if self.late.is_some() || !self.rendering.view.is_ready(change.shown(kind)) =>
+            {
+                let work = convert(self.rendering.view.clone(), change.clone(), kind, self.late.clone());
+                self.converting = Some(Converting { change, work: Box::pin(work) });
+                return Poll::Pending;
             }
             Some(Poll::Ready(Ok((change, kind)))) if !self.announce_end => {
                 let frame = self.change(&change, kind);

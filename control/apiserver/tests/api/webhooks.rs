@@ -11,6 +11,7 @@ use hyper_util::{
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use std::{convert::Infallible, sync::Arc, time::Duration};
+use timonel_apiserver::Body;
 use timonel_pki::{Authority, ServerSpec, Validity};
 use timonel_runtime::{Clock, OnError};
 use tokio_rustls::TlsAcceptor;
@@ -330,6 +331,13 @@ async fn side_effects_forbid_dry_runs_and_bad_conditions_are_not_stored() {
     assert!(answer.message().contains("compilation failed"), "{}", answer.text);
 }
 
+/// Type and name of the next event of a watch.
+async fn told(body: &mut Body) -> String {
+    let frame = tokio::time::timeout(Duration::from_secs(30), body.frame()).await.expect("an event in time");
+    let event: Json = serde_json::from_slice(&frame.expect("an event").unwrap().into_data().unwrap()).unwrap();
+    format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap())
+}
+
 #[tokio::test]
 async fn versions_of_custom_resources_convert_through_a_webhook() {
     let world = world().await;
@@ -337,8 +345,10 @@ async fn versions_of_custom_resources_convert_through_a_webhook() {
     let version = |name: &str, storage: bool, fields: &[&str]| {
         let properties: serde_json::Map<String, Json> =
             fields.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
-        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
-            "properties": {"spec": {"type": "object", "properties": properties}}}}})
+        let selectable: Vec<Json> = fields.iter().map(|name| json!({"jsonPath": format!(".spec.{name}")})).collect();
+        json!({"name": name, "served": true, "storage": storage, "selectableFields": selectable,
+            "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": properties}}}}})
     };
     let client = json!({"url": format!("https://localhost:{}/convert", hooks.port), "caBundle": hooks.ca});
     let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -364,9 +374,23 @@ async fn versions_of_custom_resources_convert_through_a_webhook() {
     let listed = world.get(two).await.expect(200);
     assert_eq!(listed["items"][1]["spec"]["host"], "i");
     assert!(hooks.paths().is_empty(), "what was converted once is kept");
+    let chosen = world.get(&format!("{two}?fieldSelector=spec.host%3Di,spec.port%3D2")).await.expect(200);
+    assert_eq!(chosen["items"].as_array().unwrap().len(), 1, "fields of the version that is asked for");
+    assert_eq!(chosen["items"][0]["metadata"]["name"], "b");
+    assert_eq!(
+        world.get(&format!("{one}?fieldSelector=spec.hostPort%3Dh:1")).await.expect(200)["items"][0]["metadata"]["name"],
+        "a"
+    );
+    let watch = format!("{two}?watch=true&fieldSelector=spec.port%3D2");
+    let mut body = world.raw("GET", &watch, &[], Body::empty()).await.into_body();
+    assert_eq!(told(&mut body).await, "ADDED b");
     let patch = json!({"spec": {"port": "3"}});
     let patched = world.patch(&format!("{two}/a"), "merge", patch).await.expect(200);
     assert_eq!(patched["spec"], json!({"host": "h", "port": "3"}));
     assert_eq!(world.get(&format!("{one}/a")).await.expect(200)["spec"], json!({"hostPort": "h:3"}));
+    for port in ["2", "4"] {
+        world.patch(&format!("{two}/a"), "merge", json!({"spec": {"port": port}})).await.expect(200);
+    }
+    assert_eq!((told(&mut body).await, told(&mut body).await), ("ADDED a".to_owned(), "DELETED a".to_owned()));
     world.delete(&format!("{two}/a"), Json::Null).await.expect(200);
 }
