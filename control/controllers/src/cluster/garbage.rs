@@ -8,11 +8,14 @@ use crate::framework::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 /// How old an answer about an absent owner may be.
 const FRESH: SignedDuration = SignedDuration::from_secs(5);
+/// Objects that are followed to find a circle of owners.
+const MAX_CIRCLE: usize = 10_000;
 /// How long to wait while not every resource is listed.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -102,12 +105,42 @@ fn delete_dependents(view: &View, uid: &str, member: &Member) -> Plan {
     if blocking.is_empty() {
         return vec![without_finalizer(uid, member, FOREGROUND)].into();
     }
+    if waits_for_itself(view, uid) {
+        return vec![unblocked(uid, member)].into();
+    }
     let alive = blocking.into_iter().filter(|(_, dependent)| !dependent.deleting);
     // A dependent with another, living owner only loses this one; its own look sees to that.
     let doomed =
         alive.filter(|(_, dependent)| dependent.owners.iter().all(|owner| owner.uid == uid || going(view, owner)));
     let deletions = doomed.map(|(uid, dependent)| delete(uid, dependent, Propagation::Foreground));
     deletions.collect::<Vec<_>>().into()
+}
+
+/// Whether a deletion in the foreground waits, over others of its kind, for itself.
+fn waits_for_itself(view: &View, uid: &str) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![uid.to_owned()];
+    while let Some(owner) = next.pop().filter(|_| seen.len() < MAX_CIRCLE) {
+        let waiting = view.graph.dependents(&owner).filter(|(_, found)| found.deleting && has(found, FOREGROUND));
+        for (dependent, _) in waiting.filter(|(_, found)| blocks(found, &owner)) {
+            if dependent == uid {
+                return true;
+            }
+            if seen.insert(dependent.clone()) {
+                next.push(dependent.clone());
+            }
+        }
+    }
+    false
+}
+
+/// Has no owner wait for this dependent any more.
+fn unblocked(uid: &str, member: &Member) -> Action {
+    let mut owners = member.owners.clone();
+    for owner in &mut owners {
+        owner.block_owner_deletion = Some(false);
+    }
+    with_owners(uid, member, &owners.iter().collect::<Vec<_>>())
 }
 
 fn blocks(dependent: &Member, owner: &str) -> bool {
@@ -296,6 +329,25 @@ mod tests {
         world.check("rs", &["delete Pod default/p Foreground"]);
         let world = world.with(Kind::Pod, "p", &["rs"], &["keep"], true);
         world.check("rs", &[]);
+    }
+
+    #[test]
+    fn a_circle_of_owners_is_cut_once_all_of_it_waits() {
+        let circle = |c_deleting: bool| {
+            let finalizers: &[&str] = if c_deleting { &[FOREGROUND] } else { &[] };
+            World::new()
+                .with(Kind::ReplicaSet, "a", &["c"], &[FOREGROUND], true)
+                .with(Kind::ReplicaSet, "b", &["a"], &[FOREGROUND], true)
+                .with(Kind::ReplicaSet, "c", &["b"], finalizers, c_deleting)
+        };
+        circle(false).check("a", &[]);
+        circle(false).check("b", &["delete ReplicaSet default/c Foreground"]);
+        let outlines = circle(true).check("c", &["patch ReplicaSet default/c"]);
+        let owners = &outlines[0].body["metadata"]["ownerReferences"];
+        assert_eq!((&owners[0]["uid"], &owners[0]["blockOwnerDeletion"]), (&json!("b"), &json!(false)));
+        // One that waits for the circle from outside is none of it.
+        let world = circle(true).with(Kind::ReplicaSet, "out", &[], &[FOREGROUND], true);
+        world.with(Kind::ReplicaSet, "a", &["c", "out"], &[FOREGROUND], true).check("out", &[]);
     }
 
     #[test]
