@@ -7,13 +7,13 @@ use super::{
     job_indexes::{format as write_indexes, parse as read_indexes},
     job_outcome::{condition, outcome, set_condition, terminal},
     job_pods::{
-        INDEX, INDEX_FAILURES, Pods, TRACKING, Verdict, backoff, index, index_failures, replaces_only_failed, sort,
-        tracked, verdict,
+        INDEX, INDEX_FAILURES, Pods, TRACKING, Verdict, backoff, claim, index, index_failures, replaces_only_failed,
+        selects, sort, tracked, verdict,
     },
 };
 use crate::{
     common::{
-        objects::{deleting, name, namespace, own_or_owner_keys, set_finalizer, uid},
+        objects::{deleting, name, namespace, orphan, own_or_owner_keys, set_finalizer, uid},
         pods::ready,
         template::pod_from,
     },
@@ -55,12 +55,11 @@ impl Controller for Jobs {
         &[("Job", "status"), ("Pod", "created and deleted for a Job"), ("Pod", "metadata.finalizers[job-tracking]")]
     }
 
-    fn keys(&self, _view: &View, change: &Change, keys: &mut Vec<Key>) {
+    fn keys(&self, view: &View, change: &Change, keys: &mut Vec<Key>) {
         own_or_owner_keys(change, Kind::Job, keys);
-        if let Some(Object::Pod(pod)) = &change.new
-            && tracked(pod)
-            && !controlled(pod)
-        {
+        let Some(Object::Pod(pod)) = orphan(change) else { return };
+        keys.extend(suitors(view, pod).map(|job| Key::of(&job.metadata)));
+        if tracked(pod) {
             keys.push(Key::new(namespace(&pod.metadata), NOBODY));
         }
     }
@@ -75,18 +74,25 @@ impl Controller for Jobs {
         if deleting(&job.metadata) || terminal(job).is_some() {
             return untrack(view, job);
         }
+        let changes = claim(job, view);
+        if !changes.is_empty() {
+            return changes.into();
+        }
         Look { job, spec, pods, now }.plan()
     }
 }
 
-fn controlled(pod: &Pod) -> bool {
-    pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
+/// The running jobs that would take a pod without an owner.
+fn suitors<'a>(view: &'a View, pod: &'a Pod) -> impl Iterator<Item = &'a Arc<Job>> {
+    let jobs = view.jobs.in_namespace(namespace(&pod.metadata));
+    jobs.filter(|job| !deleting(&job.metadata) && terminal(job).is_none() && selects(job, pod) == Some(true))
 }
 
-/// Pods of a job that is gone need not wait for it.
+/// Pods of a job that is gone need not wait for it; one that a running job takes over keeps its finalizer.
 fn orphaned(view: &View, key: &Key) -> Plan {
     if key.name == NOBODY {
         let let_go = view.pods.orphans(&key.namespace).filter(|pod| tracked(pod));
+        let let_go = let_go.filter(|pod| deleting(&pod.metadata) || suitors(view, pod).next().is_none());
         return let_go.map(|pod| set_finalizer(Kind::Pod, &pod.metadata, TRACKING, false)).collect::<Vec<_>>().into();
     }
     let ours = view.pods.in_namespace(&key.namespace).filter(|pod| {

@@ -2,16 +2,19 @@
 
 use crate::{
     common::{
-        objects::{after, annotation, deleting, has_finalizer, name, namespace, uid},
+        objects::{after, annotation, controlled_by, deleting, has_finalizer, labels, name, namespace, uid},
         pods::{finished, phase},
+        selector::{is_empty, matches},
     },
-    framework::View,
+    framework::{Action, Kind, Target, View},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::{Job, PodFailurePolicyRule},
     core::v1::Pod,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::json;
 use std::sync::Arc;
 
 pub(super) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
@@ -67,6 +70,38 @@ pub(super) fn sort<'a>(job: &Job, view: &'a View) -> Pods<'a> {
         }
     }
     pods
+}
+
+/// Whether a job's selector fits a pod; `None` while the job has none.
+pub(super) fn selects(job: &Job, pod: &Pod) -> Option<bool> {
+    let selector = job.spec.as_ref()?.selector.as_ref().filter(|selector| !is_empty(selector))?;
+    Some(matches(selector, labels(&pod.metadata)))
+}
+
+/// What must change hands: pods of the job that its selector fits no more, and pods without an owner that it fits.
+pub(super) fn claim(job: &Job, view: &View) -> Vec<Action> {
+    let meta = &job.metadata;
+    let change = |pod: &Pod, owners: Vec<OwnerReference>, tracked: bool| {
+        let mut finalizers: Vec<&str> = pod.metadata.finalizers.iter().flatten().map(String::as_str).collect();
+        finalizers.retain(|have| *have != TRACKING);
+        finalizers.extend(tracked.then_some(TRACKING));
+        let body = json!({"metadata": {"ownerReferences": owners, "finalizers": finalizers}});
+        Action::patch(Target::exact(Kind::Pod, &pod.metadata), body)
+    };
+    let owners = |pod: &Pod| pod.metadata.owner_references.clone().unwrap_or_default();
+    let foreign = view.pods.owned_by(uid(meta)).filter(|pod| selects(job, pod) == Some(false));
+    let released = foreign.map(|pod| {
+        let rest = owners(pod).into_iter().filter(|owner| owner.uid != uid(meta)).collect();
+        change(pod, rest, false)
+    });
+    let strays = view.pods.orphans(namespace(meta));
+    let strays = strays.filter(|pod| !deleting(&pod.metadata) && selects(job, pod) == Some(true));
+    let adopted = strays.map(|pod| {
+        let mut all = owners(pod);
+        all.push(controlled_by(Kind::Job, meta));
+        change(pod, all, true)
+    });
+    released.chain(adopted).collect()
 }
 
 /// Whether the job still has to take note of the pod.

@@ -72,6 +72,31 @@ fn a_pod_that_its_job_let_go_is_no_longer_counted() {
 }
 
 #[test]
+fn pods_change_hands_by_the_selector() {
+    let wanted = json!({"parallelism": 1, "selector": {"matchLabels": {"job": "sum"}}});
+    let (mut stray, mut loose) = (pod("stray", "Running", false), pod("loose", "Running", true));
+    stray["metadata"]["ownerReferences"] = json!([]);
+    stray["metadata"]["labels"] = json!({"job": "sum"});
+    loose["metadata"]["labels"] = json!({"job": "other"});
+    let made = plan(job(wanted.clone(), started()), &[stray.clone(), loose], 1000);
+    let lines: Vec<_> = made.iter().map(|made| made.line.as_str()).collect();
+    assert_eq!(lines, ["patch Pod default/loose", "patch Pod default/stray"]);
+    assert_eq!(made[0].body["metadata"], json!({"ownerReferences": [], "finalizers": []}));
+    assert_eq!(made[1].body["metadata"]["ownerReferences"][0]["uid"], "job");
+    assert_eq!(made[1].body["metadata"]["finalizers"], json!([TRACKING]));
+    // Nobody else takes the mark from a pod that a running job is about to take.
+    let mut view = View::default();
+    stray["metadata"]["finalizers"] = json!([TRACKING]);
+    view.jobs.insert(object(job(wanted, started())));
+    view.pods.insert(object(stray.clone()));
+    let change = Change { old: None, new: Some(Object::Pod(std::sync::Arc::new(object(stray)))) };
+    let mut keys = Vec::new();
+    Jobs.keys(&view, &change, &mut keys);
+    assert_eq!(keys, [Key::new("default", "sum"), Key::new("default", "")]);
+    assert!(Jobs.plan(&view, &keys[1], at(1000)).actions.is_empty());
+}
+
+#[test]
 fn it_starts_as_many_as_it_may() {
     let status = check(job(json!({"completions": 5, "parallelism": 2}), json!({})), &[], &[CREATE, CREATE, STATUS]);
     assert_eq!(status["startTime"], "1970-01-01T00:16:40Z");
