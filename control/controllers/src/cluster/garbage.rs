@@ -58,7 +58,7 @@ impl Controller for GarbageCollector {
             return orphan_dependents(view, &key.name, member);
         }
         if waits_for_dependents {
-            return delete_dependents(view, &key.name, member);
+            return delete_dependents(view, &key.name, member, now);
         }
         if member.deleting { Plan::none() } else { attend(view, &key.name, member, now) }
     }
@@ -100,7 +100,7 @@ fn orphan_dependents(view: &View, uid: &str, member: &Member) -> Plan {
 }
 
 /// Deletes the dependents that block the owner; when there is none, removes the finalizer.
-fn delete_dependents(view: &View, uid: &str, member: &Member) -> Plan {
+fn delete_dependents(view: &View, uid: &str, member: &Member, now: Timestamp) -> Plan {
     let blocking: Vec<_> = view.graph.dependents(uid).filter(|(_, dependent)| blocks(dependent, uid)).collect();
     if blocking.is_empty() {
         return vec![without_finalizer(uid, member, FOREGROUND)].into();
@@ -108,12 +108,16 @@ fn delete_dependents(view: &View, uid: &str, member: &Member) -> Plan {
     if waits_for_itself(view, uid) {
         return vec![unblocked(uid, member)].into();
     }
-    let alive = blocking.into_iter().filter(|(_, dependent)| !dependent.deleting);
-    // A dependent with another, living owner only loses this one; its own look sees to that.
-    let doomed =
-        alive.filter(|(_, dependent)| dependent.owners.iter().all(|owner| owner.uid == uid || going(view, owner)));
-    let deletions = doomed.map(|(uid, dependent)| delete(uid, dependent, Propagation::Foreground));
-    deletions.collect::<Vec<_>>().into()
+    let mut plan = Plan::none();
+    for (dependent, found) in blocking.into_iter().filter(|(_, dependent)| !dependent.deleting) {
+        if found.owners.iter().all(|owner| owner.uid == uid || going(view, owner)) {
+            plan.push(delete(dependent, found, Propagation::Foreground));
+        } else {
+            // One with another, living owner only loses this one.
+            plan.actions.extend(attend(view, dependent, found, now).actions);
+        }
+    }
+    plan
 }
 
 /// Whether a deletion in the foreground waits, over others of its kind, for itself.
@@ -355,9 +359,11 @@ mod tests {
         let world = World::new().with(Kind::ReplicaSet, "rs", &[], &[FOREGROUND], true);
         let world =
             world.with(Kind::ReplicaSet, "other", &[], &[], false).with(Kind::Pod, "p", &["rs", "other"], &[], false);
-        world.check("rs", &[]);
-        let outlines = world.check("p", &["patch Pod default/p"]);
-        assert_eq!(outlines[0].body["metadata"]["ownerReferences"][0]["uid"], "other");
+        for look in ["rs", "p"] {
+            let outlines = world.check(look, &["patch Pod default/p"]);
+            assert_eq!(outlines[0].body["metadata"]["ownerReferences"][0]["uid"], "other");
+            assert_eq!(outlines[0].body["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(1));
+        }
     }
 
     #[test]
