@@ -174,16 +174,37 @@ fn service_usage(service: &Value) -> ResourceList {
     ])
 }
 
-/// Whether a quota with these scopes counts the object; only pods have scopes (and claims none that match).
+/// Whether a quota with these scopes counts the object; only pods and claims have scopes.
 pub(super) fn in_scope(quota: &Value, counted: Counted<'_>, object: &Value) -> bool {
     let plain =
         quota.list_at(&["spec", "scopes"]).iter().filter_map(Value::as_str).map(|name| (name, "Exists", &[][..]));
     let selected = quota.list_at(&["spec", "scopeSelector", "matchExpressions"]).iter().map(|expression| {
         (expression.str_at(&["scopeName"]), expression.str_at(&["operator"]), expression.list_at(&["values"]))
     });
-    plain
-        .chain(selected)
-        .all(|(name, operator, values)| counted.is("pods") && matches_scope(object, name, operator, values))
+    plain.chain(selected).all(|(name, operator, values)| {
+        if name == "VolumeAttributesClass" {
+            return counted.is("persistentvolumeclaims") && matches_class(object, operator, values);
+        }
+        counted.is("pods") && matches_scope(object, name, operator, values)
+    })
+}
+
+/// Whether a claim's classes of volume attributes, wished for or in use, fit.
+fn matches_class(claim: &Value, operator: &str, values: &[Value]) -> bool {
+    let places: [&[&str]; 3] = [
+        &["spec", "volumeAttributesClassName"],
+        &["status", "currentVolumeAttributesClassName"],
+        &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
+    ];
+    let classes: Vec<&str> = places.iter().map(|path| claim.str_at(path)).filter(|class| !class.is_empty()).collect();
+    let listed = |class: &&str| values.iter().any(|value| value.as_str() == Some(class));
+    match operator {
+        "Exists" => !classes.is_empty(),
+        "DoesNotExist" => classes.is_empty(),
+        "In" => classes.iter().any(listed),
+        "NotIn" => classes.is_empty() || !classes.iter().all(listed),
+        _ => false,
+    }
 }
 
 fn matches_scope(pod: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {
@@ -350,6 +371,30 @@ mod tests {
             let pods = Counted { group: "", resource: "pods" };
             assert_eq!(in_scope(&quota, pods, &Value::from(pod.clone())), expected, "{quota:?} {pod}");
             assert!(!in_scope(&quota, Counted { group: "", resource: "secrets" }, &Value::object()));
+        }
+    }
+
+    #[test]
+    fn a_scope_chooses_claims_by_their_classes() {
+        let class = |operator: &str| {
+            Value::from(json!({"spec": {"scopeSelector": {"matchExpressions":
+                [{"scopeName": "VolumeAttributesClass", "operator": operator, "values": ["gold"]}]}}}))
+        };
+        let wished = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        let moving = json!({"spec": {"volumeAttributesClassName": "tin"}, "status": {"currentVolumeAttributesClassName": "gold"}});
+        for (operator, claim, expected) in [
+            ("In", &wished, true),
+            ("In", &moving, true),
+            ("In", &json!({}), false),
+            ("NotIn", &wished, false),
+            ("NotIn", &moving, true),
+            ("NotIn", &json!({}), true),
+            ("Exists", &wished, true),
+            ("DoesNotExist", &json!({}), true),
+        ] {
+            let claims = Counted { group: "", resource: "persistentvolumeclaims" };
+            assert_eq!(in_scope(&class(operator), claims, &Value::from(claim.clone())), expected, "{operator} {claim}");
+            assert!(!in_scope(&class(operator), Counted { group: "", resource: "pods" }, &Value::from(claim.clone())));
         }
     }
 

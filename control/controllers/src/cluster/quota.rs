@@ -11,7 +11,8 @@ use crate::{
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, ScopedResourceSelectorRequirement, Service,
+        PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus,
+        ScopedResourceSelectorRequirement, Service,
     },
     apimachinery::pkg::api::resource::Quantity as Text,
 };
@@ -87,9 +88,9 @@ fn usage(view: &View, namespace: &str, spec: &ResourceQuotaSpec, resource: &str)
         "services" => count(view.services.in_namespace(namespace).count()),
         "services.loadbalancers" => count(services(&|service| usize::from(kind(service) == "LoadBalancer"))),
         "services.nodeports" => count(services(&node_ports)),
-        "persistentvolumeclaims" | "requests.storage" => storage(view, namespace, None, resource),
+        "persistentvolumeclaims" | "requests.storage" => storage(view, namespace, spec, None, resource),
         _ => match resource.split_once(".storageclass.storage.k8s.io/") {
-            Some((class, resource)) => storage(view, namespace, Some(class), resource),
+            Some((class, resource)) => storage(view, namespace, spec, Some(class), resource),
             None => {
                 return counted(view, namespace, resource).map(|number| (count(number), false)).or_else(|| {
                     let compute = pods().filter_map(|pod| of_pod(pod, resource));
@@ -132,8 +133,9 @@ fn node_ports(service: &Service) -> usize {
     }
 }
 
-fn storage(view: &View, namespace: &str, class: Option<&str>, resource: &str) -> Quantity {
-    let claims = view.claims.in_namespace(namespace).filter_map(|claim| claim.spec.as_ref());
+fn storage(view: &View, namespace: &str, quota: &ResourceQuotaSpec, class: Option<&str>, resource: &str) -> Quantity {
+    let claims = view.claims.in_namespace(namespace).filter(|claim| claim_in_scope(quota, claim));
+    let claims = claims.filter_map(|claim| claim.spec.as_ref());
     let claims = claims.filter(|spec| class.is_none() || spec.storage_class_name.as_deref() == class);
     let amounts = claims.map(|spec| {
         if resource == "persistentvolumeclaims" {
@@ -144,6 +146,33 @@ fn storage(view: &View, namespace: &str, class: Option<&str>, resource: &str) ->
         text.and_then(|text| text.0.parse().ok()).unwrap_or_else(|| Quantity::from(0))
     });
     amounts.fold(Quantity::from(0), |sum, one| sum.add(&one))
+}
+
+/// Whether a quota's scopes choose a claim: by its classes of volume attributes, wished for or in use.
+fn claim_in_scope(quota: &ResourceQuotaSpec, claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let classes: Vec<&String> = [
+        claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_ref()),
+        status.and_then(|status| status.current_volume_attributes_class_name.as_ref()),
+        status.and_then(|status| status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_ref()),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|class| !class.is_empty())
+    .collect();
+    let fits = |wanted: &ScopedResourceSelectorRequirement| {
+        let listed = |class: &&String| wanted.values.iter().flatten().any(|value| value == *class);
+        wanted.scope_name == "VolumeAttributesClass"
+            && match wanted.operator.as_str() {
+                "In" => classes.iter().any(listed),
+                "NotIn" => classes.is_empty() || !classes.iter().all(listed),
+                "DoesNotExist" => classes.is_empty(),
+                _ => !classes.is_empty(),
+            }
+    };
+    let plain = quota.scopes.iter().flatten().all(|scope| scope == "VolumeAttributesClass" && !classes.is_empty());
+    let selected = quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+    plain && selected.into_iter().all(fits)
 }
 
 fn in_scope(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
@@ -223,5 +252,12 @@ mod tests {
             json!({"hard": {"requests.storage": "5Gi", "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "2"}}),
             json!({"requests.storage": "1Gi", "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "1"}),
         );
+        for (operator, used) in [("In", "0"), ("DoesNotExist", "1")] {
+            let scope = json!({"scopeName": "VolumeAttributesClass", "operator": operator, "values": ["gold"]});
+            check(
+                json!({"hard": {"persistentvolumeclaims": "5"}, "scopeSelector": {"matchExpressions": [scope]}}),
+                json!({"persistentvolumeclaims": used}),
+            );
+        }
     }
 }
