@@ -160,6 +160,8 @@ pub(crate) struct Memory {
     pub(crate) probes: BTreeMap<String, ProbeResults>,
     /// Why the node refused the pod.
     pub(crate) rejected: Option<(String, String)>,
+    /// The API has shown a last phase: nothing of the pod runs again, whatever the API shows later.
+    pub(crate) over: bool,
     /// Volumes, cgroups and networks of the pod are gone.
     pub(crate) torn_down: bool,
     pub(crate) started_at: Option<Timestamp>,

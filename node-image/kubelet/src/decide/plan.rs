@@ -83,7 +83,7 @@ pub(crate) fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timesta
         end(pod, observed, memory, termination, now, &mut plan);
         return plan;
     }
-    if memory.rejected.is_some() || already_over(pod) {
+    if memory.rejected.is_some() || memory.over || already_over(pod) {
         plan.finished = true;
         end(pod, observed, memory, &finished(pod, now), now, &mut plan);
         return plan;
@@ -110,7 +110,7 @@ pub(crate) fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timesta
 }
 
 /// Whether the API already has the pod's last phase; such a pod never runs again, also after a restart of the agent.
-fn already_over(pod: &Pod) -> bool {
+pub(crate) fn already_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -256,4 +256,8 @@ fn what_is_over_stays_over() {
     let got = plan(&pod, &observed(&pod, ""), &Memory::default(), time(100));
     assert_eq!(words(&got), "teardown");
     assert!(got.finished);
+    // Also when a status that was under way has written over it.
+    pod.status = Some(serde_json::from_value(json!({"phase": "Running"})).expect("status"));
+    let got = plan(&pod, &observed(&pod, ""), &Memory { over: true, ..Memory::default() }, time(100));
+    assert_eq!(words(&got), "teardown");
 }

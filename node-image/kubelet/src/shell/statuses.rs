@@ -26,6 +26,11 @@ struct Entry {
     delete: bool,
 }
 
+/// Whether a status has a pod's last phase.
+pub(crate) fn is_over(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// Statuses to write, by UID.
 #[derive(Default)]
 pub(crate) struct Statuses {
@@ -83,14 +88,15 @@ impl Statuses {
         self.entries.lock().remove(uid);
     }
 
-    /// Writes again what the API shows differently, as after a restore of the API's data.
+    /// Writes again what the API shows differently, as after a restore of the API's data. A last phase that somebody
+    /// else wrote stays: such a pod ends.
     pub(crate) fn compare(&self, uid: &str, shown: Option<&PodStatus>) {
         let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(uid) else { return };
         let phase = |status: &PodStatus| (status.phase.clone(), status.pod_ip.clone());
         if entry.sent == entry.version
             && entry.version > 0
-            && shown.is_none_or(|shown| phase(shown) != phase(&entry.status))
+            && shown.is_none_or(|shown| !is_over(shown) && phase(shown) != phase(&entry.status))
         {
             entry.sent = 0;
             self.dirty.notify_one();
@@ -161,5 +167,23 @@ impl Statuses {
         }
         self.forget(&id.uid);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_phase_of_somebody_else_is_not_written_over() {
+        let id = PodId { namespace: "d".into(), name: "p".into(), uid: "u".into() };
+        let status = |phase: &str| PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+        for (shown, again) in [("Pending", true), ("Running", false), ("Failed", false), ("Succeeded", false)] {
+            let statuses = Statuses::default();
+            statuses.set(&id, &status("Running"));
+            statuses.entries.lock().get_mut("u").expect("entry").sent = 1;
+            statuses.compare("u", Some(&status(shown)));
+            assert_eq!(statuses.entries.lock()["u"].sent == 0, again, "{shown}");
+        }
     }
 }

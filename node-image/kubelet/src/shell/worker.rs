@@ -10,7 +10,7 @@ use crate::decide::backoff::Backoff;
 use crate::decide::containers::cgroup_values;
 use crate::decide::model::{Kind, Memory, Observed, RunState, StartFailure, Termination, container_named};
 use crate::decide::names::PodId;
-use crate::decide::plan::{Action, KillReason, grace, plan};
+use crate::decide::plan::{Action, KillReason, already_over, grace, plan};
 use crate::decide::sandbox::{self, SandboxContext};
 use crate::decide::status::status;
 use jiff::{SignedDuration, Timestamp};
@@ -157,6 +157,7 @@ impl Worker {
         let pod = self.pod.borrow_and_update().clone();
         let now = self.shared.config.clock.now();
         self.note_ending(&pod, now);
+        self.memory.over |= already_over(&pod);
         let observed = match self.shared.runtime.observe(&self.id.uid).await {
             Ok(observed) => Arc::new(observed),
             Err(error) => {
@@ -591,6 +592,12 @@ fn merge_foreign(
     all.extend(own.into_iter().filter(|condition| is_own(&condition.type_)));
     newest.conditions = Some(all);
     newest.nominated_node_name = shown.nominated_node_name;
+    // A last phase that somebody else wrote is the pod's.
+    if already_over(pod) {
+        newest.phase = shown.phase;
+        newest.reason = shown.reason.or(newest.reason);
+        newest.message = shown.message.or(newest.message);
+    }
     newest.resource_claim_statuses = shown.resource_claim_statuses;
     newest
 }
