@@ -17,6 +17,8 @@ const MOST_SERVERS: usize = 3;
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
     pub(crate) mode: u32,
+    /// User that it belongs to; root when not given.
+    pub(crate) owner: Option<u32>,
 }
 
 /// Files by path below the volume.
@@ -168,15 +170,19 @@ fn pick(
     optional: bool,
 ) -> Result<Payload, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let all =
-            data.iter().map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: mode(None, default) }));
+        let all = data
+            .iter()
+            .map(|(key, bytes)| (key.clone(), File { bytes: bytes.clone(), mode: mode(None, default), owner: None }));
         return Ok(all.collect());
     };
     let mut out = Payload::new();
     for item in items {
         match data.get(&item.key) {
             Some(bytes) => {
-                out.insert(item.path.clone(), File { bytes: bytes.clone(), mode: mode(item.mode, default) });
+                out.insert(
+                    item.path.clone(),
+                    File { bytes: bytes.clone(), mode: mode(item.mode, default), owner: None },
+                );
             }
             None if optional => {}
             None => return Err(format!("references non-existent config key: {}", item.key)),
@@ -234,7 +240,7 @@ pub(crate) fn downward_files(
         } else {
             continue;
         };
-        out.insert(file.path.clone(), File { bytes: value.into_bytes(), mode: mode(file.mode, default) });
+        out.insert(file.path.clone(), File { bytes: value.into_bytes(), mode: mode(file.mode, default), owner: None });
     }
     Ok(out)
 }
@@ -313,7 +319,7 @@ mod tests {
             serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "Mg=="}})).expect("map");
         let all = config_map_files(Some(&map), "m", None, 0o600, false).expect("files");
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(all["b"], File { bytes: b"2".to_vec(), mode: 0o600 });
+        assert_eq!(all["b"], File { bytes: b"2".to_vec(), mode: 0o600, owner: None });
         let items: Vec<KeyToPath> =
             serde_json::from_value(json!([{"key": "a", "path": "x/y", "mode": 0o400}])).expect("items");
         let picked = config_map_files(Some(&map), "m", Some(&items), 0o644, false).expect("files");

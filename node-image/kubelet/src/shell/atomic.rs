@@ -57,8 +57,8 @@ fn put(path: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
     // A pod's group may read what its owner may read.
     let mode = if group.is_some() { file.mode | (file.mode & 0o400) >> 3 } else { file.mode };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group)?;
+    if group.is_some() || file.owner.is_some() {
+        std::os::unix::fs::chown(path, file.owner, group)?;
     }
     Ok(())
 }
@@ -110,7 +110,9 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         files
             .iter()
-            .map(|(path, text)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o644 }))
+            .map(|(path, text)| {
+                ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: 0o644, owner: None })
+            })
             .collect()
     }
 

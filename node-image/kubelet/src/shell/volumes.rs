@@ -85,6 +85,8 @@ pub(crate) struct Volumes {
     tokens: Mutex<BTreeMap<(String, String), Token>>,
 }
 
+/// Mode of a token whose reader is known.
+const TOKEN_MODE: i32 = 0o600;
 /// Lifetime of a token that does not say.
 const TOKEN_SECONDS: i64 = 3600;
 
@@ -229,9 +231,13 @@ impl Volumes {
         if let Some(one) = &part.service_account_token {
             let token = self.token(pod, one).await?;
             *refresh_at = Some(refresh_at.map_or(token.refresh_at, |known| known.min(token.refresh_at)));
+            let owner = common_user(pod);
+            // Whoever is named as the reader is the only one.
+            let mode = if owner.is_some() || fs_group(pod).is_some() { TOKEN_MODE } else { mode };
             let file = crate::decide::files::File {
                 bytes: token.text.into_bytes(),
                 mode: u32::try_from(mode).unwrap_or(0o644),
+                owner,
             };
             return Ok([(one.path.clone(), file)].into());
         }
@@ -330,6 +336,20 @@ pub(crate) fn fs_group(pod: &Pod) -> Option<u32> {
     u32::try_from(context.fs_group?).ok()
 }
 
+/// The user as whom all containers of a pod run, if they agree.
+fn common_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let shared = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let mut users = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .map(|container| container.security_context.as_ref().and_then(|context| context.run_as_user).or(shared));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
+}
+
 /// A folder for files of the agent; secrets never reach a disk.
 fn prepare(folder: &Path, in_memory: bool) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
@@ -416,6 +436,23 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_belongs_to_whom_all_containers_run_as() {
+        for (pod, first, second, expected) in [
+            (None, None, None, None),
+            (Some(1000), None, None, Some(1000)),
+            (Some(1000), Some(5), None, None),
+            (None, Some(5), Some(5), Some(5)),
+            (None, Some(5), None, None),
+        ] {
+            let context = |user: Option<i64>| serde_json::json!({"runAsUser": user});
+            let spec = serde_json::json!({"spec": {"securityContext": context(pod), "containers": [
+                {"name": "a", "securityContext": context(first)}, {"name": "b", "securityContext": context(second)}]}});
+            let made: Pod = serde_json::from_value(spec).expect("pod");
+            assert_eq!(common_user(&made), expected, "{pod:?} {first:?} {second:?}");
+        }
+    }
 
     #[test]
     fn host_paths_are_what_they_must_be() {
