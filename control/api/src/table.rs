@@ -156,8 +156,8 @@ impl Printer {
         table.insert("kind", "Table");
         table.insert("apiVersion", "meta.k8s.io/v1");
         table.insert("metadata", metadata);
-        let columns = if headers { self.columns.iter().map(Column::to_value).collect() } else { Vec::new() };
-        table.insert("columnDefinitions", columns);
+        let columns = || Value::List(self.columns.iter().map(Column::to_value).collect());
+        table.insert("columnDefinitions", if headers { columns() } else { Value::Null });
         table.insert("rows", rows);
         table.into()
     }

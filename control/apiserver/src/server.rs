@@ -278,6 +278,7 @@ impl ApiServer {
             return Err(Status::too_many_requests("too many requests, please try again later", 1));
         }
         self.permit(&user, &info.attributes(), trail).await?;
+        let limit = if long { REQUEST_TIMEOUT } else { time_limit(query)? };
         if let Some(remote) = self.aggregation.find(info.path) {
             let address = caller.address();
             let passed = Passed { parts, extensions, body, user: &user, address, long };
@@ -315,7 +316,7 @@ impl ApiServer {
             Box::pin(registry::serve(&call, body)).await
         } else {
             let served = Box::pin(self.in_turn(&call, body, caller));
-            match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
+            match tokio::time::timeout(limit, served).await {
                 Ok(result) => result,
                 Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
             }
@@ -336,6 +337,19 @@ impl ApiServer {
         };
         registry::serve(call, body.into()).await
     }
+}
+
+/// The time that a request gives itself, within the server's bound.
+fn time_limit(query: &Query<'_>) -> Result<Duration, Status> {
+    let text = query.get("timeout");
+    if text.is_empty() {
+        return Ok(REQUEST_TIMEOUT);
+    }
+    let nanos = timonel_api::duration_nanos(text).ok_or_else(|| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
+    })?;
+    let asked = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+    Ok(asked.map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT)))
 }
 
 /// The headers of a request; without leave to compress the answer where audit reads it.

@@ -26,6 +26,7 @@ pub use proto_encode::{
     encode_proto, encode_proto_body, encode_proto_list, encode_proto_watch_event, frame, proto_list_head,
     proto_list_item, seal,
 };
+pub use scalar::duration_nanos;
 pub(crate) use yaml::decode_yaml_lenient;
 pub use yaml::{decode_yaml, decode_yaml_untyped};
 

@@ -186,7 +186,8 @@ const NANOS: [(&str, i64); 8] = [
 ];
 
 /// Nanoseconds of Go's notation for durations, such as `1h2m3.5s`; `None` for what does not read.
-pub(super) fn duration_nanos(text: &str) -> Option<i64> {
+#[must_use]
+pub fn duration_nanos(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),

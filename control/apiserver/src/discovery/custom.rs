@@ -78,6 +78,17 @@ fn describe(schema: &mut Json, text: &str) {
     schema["description"] = text.into();
 }
 
+/// A reference with a description of its own.
+fn described(name: &str, dialect: Dialect, text: &str) -> Json {
+    let mut reference = json!({"$ref": format!("{}{name}", dialect.reference())});
+    match dialect {
+        // Readers of the third version take a reference for all that it refers to, and drop its neighbours.
+        Dialect::V3 => describe(&mut reference, text),
+        Dialect::V2 => reference["description"] = text.into(),
+    }
+    reference
+}
+
 fn define(custom: &Custom, dialect: Dialect, defined: &mut Map<String, Json>) {
     let version = custom.version();
     let resource = &version.resource;
@@ -97,7 +108,7 @@ fn define(custom: &Custom, dialect: Dialect, defined: &mut Map<String, Json>) {
         "required": ["items"],
         "properties": {
             "items": {"type": "array", "description": format!("List of {}.", resource.plural), "items": {"$ref": item}},
-            "metadata": {"$ref": format!("{}{LIST_META}", dialect.reference()), "description": "Standard list metadata."},
+            "metadata": described(LIST_META, dialect, "Standard list metadata."),
         },
         "x-kubernetes-group-version-kind": kind(&resource.list_kind),
     });
@@ -119,13 +130,7 @@ fn envelope(schema: &mut Json, dialect: Dialect, metadata: bool) {
     schema["properties"]["kind"] =
         json!({"type": "string", "description": "Kind is the name of the type that this object is of, in CamelCase."});
     if metadata {
-        let mut reference = json!({"$ref": format!("{}{OBJECT_META}", dialect.reference())});
-        match dialect {
-            // Readers of the third version take a bare reference for what it refers to, without its neighbours.
-            Dialect::V3 => describe(&mut reference, STANDARD),
-            Dialect::V2 => reference["description"] = STANDARD.into(),
-        }
-        schema["properties"]["metadata"] = reference;
+        schema["properties"]["metadata"] = described(OBJECT_META, dialect, STANDARD);
     }
 }
 

@@ -11,9 +11,32 @@ use timonel_store::Store;
 /// Time for the store to answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The checks of every endpoint, under upstream's names: the store stands where upstream asks etcd.
-const CHECKS: [&str; 5] =
-    ["ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer"];
+/// The checks of every endpoint, under upstream's names: the store stands where upstream asks etcd. The steps of a
+/// start (`poststarthook`) are those that are behind a cluster before it answers its first request.
+const CHECKS: [&str; 22] = [
+    "ping",
+    "log",
+    "etcd",
+    "informer-sync",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/storage-readiness",
+];
 
 /// Answers one of the endpoints, or one check of it.
 pub(super) async fn answer(
@@ -58,6 +81,39 @@ pub(super) async fn answer(
     Ok(Answer::text(200, "ok"))
 }
 
+/// `/metrics/slis`: what the checks find, as figures.
+pub(super) async fn indicators(server: &ApiServer) -> Answer {
+    let store = tokio::time::timeout(STORE_TIMEOUT, server.committer.store.revision()).await;
+    Answer::text(200, figures(matches!(store, Ok(Ok(_)))))
+}
+
+fn figures(store_works: bool) -> String {
+    let mut text = "# HELP kubernetes_healthcheck Whether a check of the server finds it working.\n\
+                    # TYPE kubernetes_healthcheck gauge\n"
+        .to_owned();
+    for kind in ["healthz", "livez", "readyz"] {
+        for check in CHECKS {
+            let good = u8::from(check != "etcd" || store_works);
+            text.push_str(&format!("kubernetes_healthcheck{{name=\"{check}\",type=\"{kind}\"}} {good}\n"));
+        }
+    }
+    text
+}
+
 fn failed(check: &str) -> Answer {
     Answer::text(500, format!("internal server error: {check} failed: reason withheld\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_say_what_the_store_does() {
+        for (works, expected) in [(true, 1), (false, 0)] {
+            let text = figures(works);
+            assert!(text.contains(&format!("kubernetes_healthcheck{{name=\"etcd\",type=\"readyz\"}} {expected}\n")));
+            assert!(text.contains("kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1\n"));
+        }
+    }
 }

@@ -148,6 +148,7 @@ pub(crate) async fn serve(
         ["version"] => plain(headers, query, &version()),
         ["healthz" | "livez" | "readyz", ref rest @ ..] => health::answer(server, segments[0], rest, query).await,
         ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics_text().into())),
+        ["metrics", "slis"] => Ok(health::indicators(server).await),
         [".well-known", "openid-configuration"] => {
             plain(headers, query, &server.authenticator.openid_configuration(&server.public_address))
         }

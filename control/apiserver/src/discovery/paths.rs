@@ -169,7 +169,9 @@ impl Maker<'_> {
                 operation["responses"] = json!({"200": {"description": "OK", "content": schema}});
             }
         }
-        operation["parameters"] = parameters.into();
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.into();
+        }
         operation
     }
 

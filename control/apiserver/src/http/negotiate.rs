@@ -2,7 +2,7 @@
 
 use super::query::Query;
 use ::http::HeaderMap;
-use timonel_api::Status;
+use timonel_api::{Status, Value};
 
 /// A serialization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,12 +51,27 @@ pub(crate) enum Shape {
 pub(crate) struct Accept {
     pub(crate) media: Media,
     pub(crate) shape: Shape,
+    /// Whether tables and metadata are wanted as `meta.k8s.io/v1beta1`, which has the same fields as `v1`.
+    pub(crate) beta: bool,
     pub(crate) pretty: bool,
+}
+
+impl Accept {
+    /// Brings a table, metadata or a list of metadata into the version that is wanted.
+    pub(crate) fn versioned(&self, mut object: Value) -> Value {
+        if self.beta && self.shape != Shape::Whole {
+            object.set_at(&["apiVersion"], META_BETA);
+            if let Some(Value::List(items)) = object.make_object().get_mut("items") {
+                items.iter_mut().for_each(|item| item.set_at(&["apiVersion"], META_BETA));
+            }
+        }
+        object
+    }
 }
 
 impl Default for Accept {
     fn default() -> Self {
-        Self { media: Media::Json, shape: Shape::Whole, pretty: false }
+        Self { media: Media::Json, shape: Shape::Whole, beta: false, pretty: false }
     }
 }
 
@@ -69,6 +84,8 @@ pub(crate) struct MediaRange<'a> {
     parameters: Vec<(&'a str, &'a str)>,
 }
 
+/// The older version of tables and metadata.
+const META_BETA: &str = "meta.k8s.io/v1beta1";
 /// Ranges of an `Accept` header looked at.
 const MAX_RANGES: usize = 32;
 
@@ -111,13 +128,15 @@ pub(crate) fn accept(headers: &HeaderMap, query: &Query<'_>, custom: bool) -> Re
     let pretty = pretty(headers, query);
     let ranges = accept_ranges(headers);
     if ranges.is_empty() {
-        return Ok(Accept { media: Media::Json, shape: Shape::Whole, pretty });
+        return Ok(Accept { pretty, ..Accept::default() });
     }
     ranges
         .iter()
         .find_map(|range| {
             let media = range.media()?;
-            let known = matches!(range.parameter("g"), "" | "meta.k8s.io") && matches!(range.parameter("v"), "" | "v1");
+            let beta = range.parameter("v") == "v1beta1";
+            let known = matches!(range.parameter("g"), "" | "meta.k8s.io")
+                && (beta || matches!(range.parameter("v"), "" | "v1"));
             let shape = match range.parameter("as") {
                 "" => Shape::Whole,
                 "Table" if known => Shape::Table,
@@ -125,7 +144,7 @@ pub(crate) fn accept(headers: &HeaderMap, query: &Query<'_>, custom: bool) -> Re
                 _ => return None,
             };
             let exists = !(custom && media == Media::Protobuf && shape == Shape::Whole);
-            exists.then_some(Accept { media, shape, pretty })
+            exists.then_some(Accept { media, shape, beta, pretty })
         })
         .ok_or_else(|| if custom { Status::not_acceptable(&[JSON, YAML]) } else { not_acceptable() })
 }
@@ -185,6 +204,7 @@ mod tests {
             ("application/vnd.kubernetes.protobuf, */*", Some((Media::Protobuf, Shape::Whole))),
             ("application/json;q=0.5, application/yaml", Some((Media::Yaml, Shape::Whole))),
             (table, Some((Media::Json, Shape::Table))),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Some((Media::Json, Shape::Table))),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Some((Media::Json, Shape::Whole))),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
@@ -223,5 +243,20 @@ mod tests {
         assert!(takes_gzip(&headers("accept-encoding", "deflate, gzip")));
         assert!(!takes_gzip(&headers("accept-encoding", "gzip;q=0")));
         assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_older_version_is_said_where_it_was_asked_for() {
+        let list = || {
+            let mut list = Value::object();
+            list.set_at(&["apiVersion"], "meta.k8s.io/v1");
+            list.set_at(&["items"], vec![list.clone()]);
+            list
+        };
+        for (beta, expected) in [(false, "meta.k8s.io/v1"), (true, "meta.k8s.io/v1beta1")] {
+            let shown = Accept { shape: Shape::Partial, beta, ..Accept::default() }.versioned(list());
+            assert_eq!(shown.str_at(&["apiVersion"]), expected);
+            assert_eq!(shown.list_at(&["items"])[0].str_at(&["apiVersion"]), expected);
+        }
     }
 }

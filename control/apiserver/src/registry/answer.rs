@@ -20,7 +20,9 @@ pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer,
             Ok(Answer::bytes(code, http::PROTOBUF, bytes))
         }
         (Shape::Whole, Media::Yaml) => Answer::value(code, &view.decode(entry)?, &view.scheme, &call.accept),
-        (Shape::Partial, _) => Answer::value(code, &view.partial(entry)?, &view.scheme, &call.accept),
+        (Shape::Partial, _) => {
+            Answer::value(code, &call.accept.versioned(view.partial(entry)?), &view.scheme, &call.accept)
+        }
         (Shape::Table, _) => {
             let object = view.decode(entry)?;
             let meta = version_of(&object);
@@ -33,7 +35,9 @@ pub(crate) fn entry(call: &Call<'_>, entry: &Entry, code: u16) -> Result<Answer,
 pub(crate) fn value(call: &Call<'_>, value: &Value, code: u16) -> Result<Answer, Status> {
     match call.accept.shape {
         Shape::Table => table(call, std::slice::from_ref(value), version_of(value), code),
-        Shape::Partial => Answer::value(code, &partial_metadata(value), &call.view.scheme, &call.accept),
+        Shape::Partial => {
+            Answer::value(code, &call.accept.versioned(partial_metadata(value)), &call.view.scheme, &call.accept)
+        }
         _ => Answer::value(code, value, &call.view.scheme, &call.accept),
     }
 }
@@ -117,7 +121,7 @@ pub(crate) fn list(call: &Call<'_>, page: &Page) -> Result<Answer, Status> {
             list.set_at(&["apiVersion"], version);
             list.set_at(&["metadata"], list_meta(page));
             list.set_at(&["items"], items);
-            Answer::value(200, &list, &view.scheme, &call.accept)?
+            Answer::value(200, &call.accept.versioned(list), &view.scheme, &call.accept)?
         }
     };
     Ok(answer.compressed_for(call.headers))
@@ -166,7 +170,8 @@ fn table(call: &Call<'_>, objects: &[Value], meta: Value, code: u16) -> Result<A
     let include = rules::include_object(call.query.get("includeObject"))?;
     let printer = call.view.printer();
     let rows = objects.iter().map(|object| printer.row(object, include, call.now)).collect();
-    Answer::value(code, &printer.table(rows, meta, true), &call.view.scheme, &call.accept)
+    let table = call.accept.versioned(printer.table(rows, meta, true));
+    Answer::value(code, &table, &call.view.scheme, &call.accept)
 }
 
 /// The metadata of a table of one object.

@@ -165,7 +165,7 @@ impl View {
 
     /// Distinguishes renderings: version, media type and shape.
     pub(crate) fn rendering(&self, accept: &Accept) -> u32 {
-        self.id << 8 | (accept.media as u32) << 4 | accept.shape as u32
+        self.id << 8 | (accept.media as u32) << 4 | u32::from(accept.beta) << 3 | accept.shape as u32
     }
 
     /// Makes a stored object one of this version.
@@ -322,7 +322,7 @@ impl View {
                 Ok(parts.concat().into())
             }
             (Shape::Whole, _) => Ok(event_json(name, &self.json(entry)?)),
-            (_, _) => self.event_value(accept, name, &self.partial(entry)?),
+            (_, _) => self.event_value(accept, name, &accept.versioned(self.partial(entry)?)),
         }
     }
 

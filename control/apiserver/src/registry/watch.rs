@@ -122,7 +122,7 @@ impl Rendering {
     fn table(&self, rows: Vec<Value>, revision: u64, with_columns: bool) -> Value {
         let mut meta = Value::object();
         meta.set_at(&["resourceVersion"], revision.to_string());
-        self.view.printer().table(rows, meta, with_columns)
+        self.accept.versioned(self.view.printer().table(rows, meta, with_columns))
     }
 
     fn bookmark(&self, revision: u64, ends_initial: bool) -> Result<Bytes, Status> {
@@ -135,7 +135,7 @@ impl Rendering {
         }
         let object = match self.accept.shape {
             Shape::Whole => object,
-            Shape::Partial => partial_metadata(&object),
+            Shape::Partial => self.accept.versioned(partial_metadata(&object)),
             Shape::Table => {
                 let row = self.view.printer().row(&object, self.include, self.now);
                 self.table(vec![row], revision, false)
