@@ -84,7 +84,7 @@ impl Call<'_> {
     /// What type checks find in a validating policy, into its status.
     pub(crate) fn write_type_checks(&self, object: &mut Value) {
         if self.server.type_checks.load(Ordering::Relaxed) {
-            admission::write_type_checks(&self.view.scheme, self.view.kind(), object);
+            admission::write_type_checks(&self.server.resources.load(), self.view.kind(), object);
         }
     }
 
