@@ -32,6 +32,7 @@ mod webhook;
 pub use access::{AccessConfig, AccessFiles, FileError};
 pub use audit::{AuditConfig, AuditLog, AuditWebhook, Policy as AuditPolicy};
 pub use authn::TokenWebhookConfig;
+pub use authz::files_of_authorization;
 pub use body::{Body, BodyError};
 pub use config::{Caller, Config, Peer};
 pub use connect::unchecked_tls;

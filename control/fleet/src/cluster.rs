@@ -25,6 +25,56 @@ pub struct ClusterSpec {
     /// Which parts of the control plane are run, and where it is reached.
     #[serde(default, skip_serializing_if = "ControlPlane::is_default")]
     pub control_plane: ControlPlane,
+    /// Who its users are, what they may and what is written down of it; without it only its own tokens and
+    /// certificates are taken, nodes and roles decide, and nothing is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<ClusterAccess>,
+}
+
+/// Audit, authentication and authorization of a cluster, in upstream's file formats. Files that these name are keys of
+/// one Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAccess {
+    /// An `AuthenticationConfiguration`: identity providers, and who may come without credentials.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authentication: String,
+    /// An `AuthorizationConfiguration`: who is asked whether one may, in order.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorization: String,
+    /// File with the kubeconfig of the webhook that reviews tokens nobody else knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token_webhook: String,
+    /// What is written down of requests, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<ClusterAudit>,
+    /// Secret of the same project whose keys are the files.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub files_secret: String,
+}
+
+/// How a cluster is audited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAudit {
+    /// An audit `Policy`.
+    #[serde(default)]
+    pub policy: String,
+    /// File with the kubeconfig of the webhook that events go to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub webhook: String,
+    /// Leave out the log file of the service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_log: bool,
+    /// Days that old log files are kept; 0 keeps them as long as there are few.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_max_age_days: i32,
+    /// Old log files that are kept; 0 is 10.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_max_backups: i32,
+    /// Megabytes at which a log file is put aside; 0 is 100.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_max_size_mb: i32,
 }
 
 /// How a control plane is run.
@@ -110,7 +160,7 @@ pub struct ClusterStatus {
     /// Ranges in use.
     #[serde(default)]
     pub network: ClusterNetwork,
-    /// `Ready`, then `EndpointListening`, with reason and message.
+    /// `Ready`, `EndpointListening` and, with `spec.access`, `AccessConfigured`, with reason and message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

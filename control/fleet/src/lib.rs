@@ -10,7 +10,9 @@ mod operation;
 mod pool;
 mod resource;
 
-pub use cluster::{Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ClusterStatus, ControlPlane};
+pub use cluster::{
+    Cluster, ClusterAccess, ClusterAudit, ClusterNetwork, ClusterPhase, ClusterSpec, ClusterStatus, ControlPlane,
+};
 pub use join::{JOIN_PATH, JoinAnswer, JoinRequest, KUBECONFIG_PATH, NodeSettings, TUNNEL_ALPN};
 pub use machine::{Machine, MachineAddress, MachinePhase, MachineSpec, MachineStatus};
 pub use operation::{Operation, OperationPhase, OperationSpec, OperationStatus, OperationTarget, Step, StepPhase};

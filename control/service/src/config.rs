@@ -3,6 +3,7 @@
 use crate::join::IdentityVerifier;
 use ipnet::IpNet;
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use timonel_apiserver::AccessConfig;
 use timonel_encryption::Encryption;
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_store::Store;
@@ -18,7 +19,9 @@ pub struct ServiceConfig {
     pub opener: Option<Arc<dyn StoreOpener>>,
     /// How objects lie in the store; without it in clear.
     pub encryption: Option<Arc<Encryption>>,
-    /// Directory of the master key and the administrator's kubeconfig.
+    /// Audit, authentication and authorization of the fleet's own API.
+    pub fleet_access: AccessConfig,
+    /// Directory of the master key, the administrator's kubeconfig and the clusters' audit logs.
     pub data: PathBuf,
     /// Addresses of the one TLS port; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,

@@ -3,6 +3,7 @@
 //! Decisions (`fleet::plan`, `join::decide`) are pure; `port`, `tenant` and `fleet::run` are the shells around them.
 //! Knows no cloud: machines are ordered by writing Machine resources, which a cloud-controller carries out.
 
+mod access;
 mod admin;
 mod bounds;
 mod config;
@@ -25,8 +26,13 @@ mod service;
 mod signer;
 mod tenant;
 
+pub use timonel_apiserver::{
+    AccessConfig, AccessFiles, AuditConfig, AuditLog, AuditWebhook, FileError, TokenWebhookConfig,
+    files_of_authorization,
+};
+
 pub use config::{CloudTie, HostedCluster, LeaderTimes, ServiceConfig, StoreOpener};
-pub use fleet::{Action, ClusterFacts, ClusterPorts, FleetView, Reasons, plan};
+pub use fleet::{AccessFact, Action, ClusterFacts, ClusterPorts, FleetView, Reasons, plan};
 pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
 pub use keys::KeyError;
 pub use kubeconfig::{KubeconfigError, context};

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use timonel_api::{Scheme, TableError, Tables};
+use timonel_apiserver::{AccessConfig, FileError};
 use timonel_encryption::EncryptedStore;
 use timonel_runtime::{OnError, Tasks};
 use timonel_store::{GatedStore, Store};
@@ -50,6 +51,9 @@ pub enum ServiceError {
     /// The fleet's API.
     #[error("the fleet")]
     Fleet(#[source] TenantError),
+    /// The access of the fleet.
+    #[error("audit, authentication or authorization of the fleet")]
+    Access(#[from] FileError),
     /// The kubeconfig.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
@@ -100,6 +104,7 @@ impl Service {
             direct_nodes: config.direct_nodes.clone().into(),
         };
         let fleet = Tenant::open(&shared, fleet_spec()?, &tasks).await.map_err(ServiceError::Fleet)?;
+        fleet.api.configure(config.fleet_access).await?;
         let directory = Directory::new(fleet.clone());
         let kubeconfig =
             AdminKubeconfig::new(&config.data, &format!("https://{public_endpoint}"), config.clock.clone());
@@ -148,6 +153,7 @@ impl Service {
             ports: config.cluster_ports,
             host: host_of(&public_endpoint).to_owned(),
             listen: distinct(&addresses),
+            data: config.data.clone(),
             advertise: advertised(&addresses, &[&node_endpoint, &public_endpoint]),
             tasks: clusters,
         };
@@ -168,6 +174,14 @@ impl Service {
     #[must_use]
     pub fn fleet_client(&self, component: &str) -> Client {
         self.directory.fleet().client(component)
+    }
+
+    /// Puts another audit, authentication and authorization of the fleet's own API in force.
+    ///
+    /// # Errors
+    /// What is wrong with it; what was in force stays.
+    pub async fn configure_fleet(&self, access: AccessConfig) -> Result<(), FileError> {
+        self.directory.fleet().api.configure(access).await
     }
 
     /// Stops: no new connections, what is under way ends, then the rest is cut.

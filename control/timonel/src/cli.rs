@@ -1,5 +1,6 @@
 //! The command line's words. Decides nothing.
 
+use crate::access::AccessArgs;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{net::SocketAddr, path::PathBuf};
@@ -82,6 +83,9 @@ pub(crate) struct ServerArgs {
     /// followed when it changes.
     #[arg(long, env = "TIMONEL_ENCRYPTION_PROVIDER_CONFIG")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Audit, authentication and authorization of the fleet's own API. The files are followed when they change.
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
     /// The cloud that nodes come from: `local`, or `none` for control planes alone.
     /// [default: local where this machine can, else none]
     #[arg(long, env = "TIMONEL_CLOUD")]
@@ -263,6 +267,16 @@ pub(crate) enum ClusterVerb {
         service_cidr: String,
         #[command(flatten)]
         control_plane: ControlPlaneArgs,
+        #[command(flatten)]
+        access: Box<AccessArgs>,
+    },
+    /// Change who a cluster's users are, what they may and what is written down of it: files in kube-apiserver's
+    /// formats. What is not given is taken away.
+    Access {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        access: Box<AccessArgs>,
     },
     /// List clusters.
     List,

@@ -1,6 +1,7 @@
 //! `cluster`, `nodepool`, `machine`, `operation`: thin clients of the fleet's API.
 
 use crate::{
+    access::AccessArgs,
     cli::{
         ClusterArgs, ClusterVerb, FleetArgs, MachineArgs, MachineVerb, OperationArgs, OperationVerb, PoolArgs, PoolVerb,
     },
@@ -8,6 +9,7 @@ use crate::{
     config, keeping, output,
 };
 use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -15,8 +17,8 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use timonel_fleet::{
-    Cluster, ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlane, KUBECONFIG_PATH, Machine, NodePool, NodePoolSpec,
-    Operation, OperationPhase,
+    Cluster, ClusterAccess, ClusterNetwork, ClusterPhase, ClusterSpec, ControlPlane, KUBECONFIG_PATH, Machine,
+    NodePool, NodePoolSpec, Operation, OperationPhase,
 };
 use timonel_runtime::Clock;
 
@@ -97,7 +99,7 @@ fn plain(error: kube::Error) -> anyhow::Error {
 pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
     let fleet = Fleet::open(args.fleet).await?;
     match args.verb {
-        ClusterVerb::Create { name, kubernetes_version, nodes, pod_cidr, service_cidr, control_plane } => {
+        ClusterVerb::Create { name, kubernetes_version, nodes, pod_cidr, service_cidr, control_plane, access } => {
             if kubernetes_version != "1.36" {
                 bail!("Kubernetes {kubernetes_version:?} is not served here; 1.36 is");
             }
@@ -107,7 +109,9 @@ pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
                 without_scheduler: control_plane.without_scheduler,
                 port: control_plane.port.into(),
             };
-            let spec = ClusterSpec { version: kubernetes_version, cloud: "local".into(), network, control_plane };
+            let access = put_access(&fleet, &name, &access).await?;
+            let cloud = "local".into();
+            let spec = ClusterSpec { version: kubernetes_version, cloud, network, control_plane, access };
             let mut created = fleet.create(&Cluster::new(&fleet.args.project, &name, spec)).await?;
             if nodes > 0 {
                 let spec = NodePoolSpec { cluster: name.clone(), replicas: nodes, ..NodePoolSpec::default() };
@@ -117,6 +121,13 @@ pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
                 created = wait_ready(&fleet, &name).await?;
             }
             print_clusters(&fleet, &[created])
+        }
+        ClusterVerb::Access { name, access } => {
+            let mut cluster = fleet.get::<Cluster>(&name).await?;
+            cluster.spec.access = put_access(&fleet, &name, &access).await?;
+            let how = PostParams { dry_run: fleet.args.dry_run, ..PostParams::default() };
+            let changed = fleet.api::<Cluster>().replace(&name, &how, &cluster).await.map_err(plain)?;
+            print_clusters(&fleet, &[changed])
         }
         ClusterVerb::List => print_clusters(&fleet, &fleet.list().await?),
         ClusterVerb::Get { name } => print_clusters(&fleet, &[fleet.get(&name).await?]),
@@ -131,6 +142,23 @@ pub(crate) async fn cluster(args: ClusterArgs) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Writes the Secret with the files that a cluster's access names; what the Cluster says of it.
+async fn put_access(fleet: &Fleet, cluster: &str, args: &AccessArgs) -> anyhow::Result<Option<ClusterAccess>> {
+    let Some((access, secret)) = args.of_cluster(cluster)? else { return Ok(None) };
+    if let Some(secret) = secret {
+        let api = fleet.api::<Secret>();
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        let how = PostParams { dry_run: fleet.args.dry_run, ..PostParams::default() };
+        match api.create(&how, &secret).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                api.replace(&name, &how, &secret).await.map_err(plain)?;
+            }
+            created => drop(created.map_err(plain)?),
+        }
+    }
+    Ok(Some(access))
 }
 
 async fn wait_ready(fleet: &Fleet, name: &str) -> anyhow::Result<Cluster> {

@@ -1,6 +1,7 @@
 //! The server's settings: file, then environment and flags over it, then defaults.
 
 use crate::{
+    access::AccessArgs,
     cli::{CloudChoice, DataArgs, PortRange, ServerArgs},
     storage::{EtcdFiles, StoreChoice},
 };
@@ -31,6 +32,8 @@ struct File {
     #[serde(default)]
     etcd: EtcdFiles,
     encryption_provider_config: Option<PathBuf>,
+    #[serde(default)]
+    access: AccessArgs,
     cloud: Option<CloudChoice>,
     local: Option<LocalFile>,
 }
@@ -53,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) direct_nodes: Vec<IpNet>,
     pub(crate) store: StoreChoice,
     pub(crate) encryption: Option<PathBuf>,
+    pub(crate) access: AccessArgs,
     pub(crate) cloud: Option<CloudChoice>,
     pub(crate) local_name: Option<String>,
     pub(crate) local_public: Option<Ipv4Net>,
@@ -82,6 +86,7 @@ impl Settings {
             direct_nodes: if args.direct_nodes.is_empty() { file.direct_nodes } else { args.direct_nodes.clone() },
             store,
             encryption: args.encryption_provider_config.clone().or(file.encryption_provider_config),
+            access: if args.access == AccessArgs::default() { file.access } else { args.access.clone() },
             cloud: args.cloud.or(file.cloud),
             local_name: args.local_name.clone().or(local.name),
             local_public: args.local_public.or(local.public_range),

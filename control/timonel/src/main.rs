@@ -3,6 +3,7 @@
 //! The command line is a client like any other: it speaks to the fleet's API with the administrator's kubeconfig.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's own), 3 not found, 4 timed out while waiting.
 
+mod access;
 mod cli;
 mod client;
 mod commands;

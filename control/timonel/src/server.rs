@@ -22,6 +22,8 @@ const OWNER_ONLY: u32 = 0o700;
 /// Longest wait for a store that another process holds, and the time between two tries.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 const STORE_LOOK: Duration = Duration::from_millis(200);
+/// The fleet's own audit log, in the data directory.
+const AUDIT_LOG: &str = "audit/fleet.log";
 /// File that says which process serves a data directory.
 pub(crate) const PID_FILE: &str = "server.pid";
 
@@ -50,12 +52,14 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
         }
         node_endpoint = inside.to_string();
     }
+    let audit_log = settings.data.join(AUDIT_LOG);
     let service = Service::start(
         ServiceConfig {
             store,
             election,
             encryption,
             opener: Some(Arc::new(Opener { own: settings.store.clone(), tasks: tasks.clone() })),
+            fleet_access: settings.access.load(&audit_log)?,
             data: settings.data.clone(),
             public_endpoint: public_endpoint(&settings, &listen),
             listen,
@@ -72,6 +76,8 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
         &tasks,
     )
     .await?;
+    let service = Arc::new(service);
+    settings.access.clone().follow(audit_log, service.clone(), &tasks);
     if let Some(cloud) = &cloud {
         cloud.run_machines(service.fleet_client("cloud-controller-manager"), &tasks);
     }

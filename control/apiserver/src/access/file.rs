@@ -10,6 +10,11 @@ use timonel_api::{FieldErrors, Limits, Value, decode_yaml_untyped};
 /// A configuration never reads the disk: whoever takes it from a user decides what its names mean.
 pub type AccessFiles = BTreeMap<String, String>;
 
+/// The file that a configuration names: by the whole name, or by its last part, as a Secret's keys hold it.
+pub(crate) fn find<'f>(files: &'f AccessFiles, name: &str) -> Option<&'f String> {
+    files.get(name).or_else(|| files.get(name.rsplit('/').next().unwrap_or(name)))
+}
+
 /// Bytes of one configuration file.
 const MAX_FILE: usize = 1 << 20;
 

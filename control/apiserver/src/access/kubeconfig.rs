@@ -1,6 +1,6 @@
 //! Where a webhook of a configuration is and who one is towards it: upstream's kubeconfig form. Pure.
 
-use super::file::{AccessFiles, FileError};
+use super::file::{AccessFiles, FileError, find};
 use crate::webhook::{Credentials, WebhookTarget};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
@@ -80,7 +80,7 @@ pub(crate) fn target(field: &str, text: &str, files: &AccessFiles) -> Result<Web
             return Ok(Vec::new());
         }
         let missing = || FileError::Missing { field: format!("{field}: {what}"), name: file.to_owned() };
-        files.get(file).map(|text| text.clone().into_bytes()).ok_or_else(missing)
+        find(files, file).map(|text| text.clone().into_bytes()).ok_or_else(missing)
     };
     let ca = read(&cluster.certificate_authority_data, &cluster.certificate_authority, "certificate-authority")?;
     let mut token = user.token.clone();

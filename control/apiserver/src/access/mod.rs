@@ -12,7 +12,7 @@ mod requester;
 mod settings;
 
 pub use file::{AccessFiles, FileError};
-pub(crate) use file::{aggregate, decode_lenient, decode_strict};
+pub(crate) use file::{aggregate, decode_lenient, decode_strict, find};
 pub(crate) use kubeconfig::target as kubeconfig_target;
 pub(crate) use remembered::{Remembered, TOKEN_TTL};
 pub(crate) use settings::Access;

@@ -3,12 +3,16 @@
 use super::{AccessFiles, FileError, kubeconfig_target};
 use crate::{
     ApiServer,
-    audit::{Audit, AuditConfig, AuditMetrics},
+    audit::{AUDIT_WEBHOOK, Audit, AuditConfig, AuditMetrics, Policy},
     authn::{AuthenticationConfiguration, OtherTokens, TokenWebhook, TokenWebhookConfig},
+    authz::check_authorization,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 use tokio::sync::Mutex;
+
+/// What messages call the kubeconfig of the token webhook.
+const TOKEN_WEBHOOK: &str = "authentication token webhook";
 
 /// A cluster's configuration of audit, authentication and authorization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,31 @@ pub struct AccessConfig {
     pub authorization: Option<String>,
     /// What the files name.
     pub files: AccessFiles,
+}
+
+impl AccessConfig {
+    /// Checks everything without putting it in force; `own` are issuers that only the cluster itself may be.
+    ///
+    /// # Errors
+    /// What is wrong with it, in upstream's words.
+    pub fn check(&self, own: &[String]) -> Result<(), FileError> {
+        if let Some(text) = &self.authentication {
+            AuthenticationConfiguration::parse(text, own)?;
+        }
+        if let Some(text) = &self.authorization {
+            check_authorization(text, &self.files)?;
+        }
+        if let Some(webhook) = &self.token_webhook {
+            kubeconfig_target(TOKEN_WEBHOOK, &webhook.kubeconfig, &self.files)?;
+        }
+        if let Some(audit) = &self.audit {
+            Policy::parse(&audit.policy)?;
+            if let Some(webhook) = &audit.webhook {
+                kubeconfig_target(AUDIT_WEBHOOK, &webhook.kubeconfig, &self.files)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is in force.
@@ -91,7 +120,7 @@ impl ApiServer {
         let issuers = self.authenticator.issuers();
         let parsed = config.authentication.as_ref().map(|text| AuthenticationConfiguration::parse(text, issuers));
         let webhook = config.token_webhook.as_ref().map(|webhook| {
-            let target = kubeconfig_target("authentication token webhook", &webhook.kubeconfig, &config.files)?;
+            let target = kubeconfig_target(TOKEN_WEBHOOK, &webhook.kubeconfig, &config.files)?;
             Ok(TokenWebhook::new(webhook.clone(), target, self.webhooks.clone(), self.clock.clone()))
         });
         let (parsed, webhook) = (parsed.transpose()?.unwrap_or_default(), webhook.transpose()?);

@@ -22,6 +22,9 @@ use timonel_runtime::{Clock, Registry, Tasks};
 
 pub use super::log::AuditLog;
 
+/// What messages call the kubeconfig of the webhook.
+pub(crate) const AUDIT_WEBHOOK: &str = "audit webhook";
+
 /// Time for backends to carry away what they hold when they are replaced.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -120,7 +123,7 @@ impl Audit {
         tasks: &Tasks,
     ) -> Result<Arc<Self>, FileError> {
         let policy = Policy::parse(&config.policy)?;
-        let target = |webhook: &AuditWebhook| kubeconfig_target("audit webhook", &webhook.kubeconfig, files);
+        let target = |webhook: &AuditWebhook| kubeconfig_target(AUDIT_WEBHOOK, &webhook.kubeconfig, files);
         let target = config.webhook.as_ref().map(target).transpose()?;
         let tasks = tasks.child("audit");
         let mut backends = Vec::new();

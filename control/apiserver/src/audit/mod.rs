@@ -11,7 +11,7 @@ mod queue;
 mod trail;
 mod webhook;
 
-pub(crate) use backend::{Audit, AuditMetrics};
+pub(crate) use backend::{AUDIT_WEBHOOK, Audit, AuditMetrics};
 pub use backend::{AuditConfig, AuditLog, AuditWebhook};
 pub(crate) use event::{AUDIT_ID, audit_id};
 pub use policy::Policy;

@@ -5,7 +5,7 @@ use super::{
     webhook::{CONDITIONS, FailurePolicy, WebhookAuthorizer, WebhookSettings},
 };
 use crate::{
-    access::{AccessFiles, FileError, aggregate, decode_strict, kubeconfig_target},
+    access::{AccessFiles, FileError, aggregate, decode_strict, find, kubeconfig_target},
     admission::{Condition, Lookup},
     authn::User,
     webhook::{WebhookClient, WebhookTarget},
@@ -177,6 +177,11 @@ struct ConnectionFile {
 #[serde(default, deny_unknown_fields)]
 struct ConditionFile {
     expression: String,
+}
+
+/// Checks a configuration without starting anything.
+pub(crate) fn check_authorization(text: &str, files: &AccessFiles) -> Result<(), FileError> {
+    parse(text, files).map(drop)
 }
 
 /// The files that a configuration names, for whoever has to fetch them.
@@ -351,7 +356,7 @@ impl ConnectionFile {
             ("KubeConfigFile", None | Some("")) => errors.required(&file, ""),
             ("KubeConfigFile", Some(name)) => {
                 let missing = || FileError::Missing { field: file.to_string(), name: name.to_owned() };
-                let text = files.get(name).ok_or_else(missing)?;
+                let text = find(files, name).ok_or_else(missing)?;
                 return kubeconfig_target(&file.to_string(), text, files).map(Some);
             }
             ("", _) => errors.required(&path.child("type"), ""),

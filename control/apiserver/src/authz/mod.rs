@@ -16,8 +16,8 @@ mod webhook;
 
 pub use attributes::{Attributes, Authorizer, Decision, Union, forbidden, forbidden_message};
 pub use bootstrap::{BootstrapAction, BootstrapWrite, aggregate, plan as plan_bootstrap};
-pub(crate) use config::Authorizers;
 pub use config::files_of_authorization;
+pub(crate) use config::{Authorizers, check_authorization};
 pub use escalation::EscalationCheck;
 pub use node::NodeAuthorizer;
 pub(crate) use node::pod_names;

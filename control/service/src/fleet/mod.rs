@@ -9,4 +9,4 @@ mod view;
 
 pub use plan::{Action, Reasons, plan};
 pub(crate) use run::{Fleet, Stores, run};
-pub use view::{ClusterFacts, ClusterPorts, FleetView};
+pub use view::{AccessFact, ClusterFacts, ClusterPorts, FleetView};

@@ -3,7 +3,7 @@
 use super::{
     operations,
     ports::{self, Choice},
-    view::{ClusterFacts, FleetView},
+    view::{AccessFact, ClusterFacts, FleetView},
 };
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -41,6 +41,8 @@ pub enum Action {
     Open(Box<Cluster>),
     /// Start or stop controllers and scheduler as the spec says.
     Parts(Box<Cluster>),
+    /// Put the spec's audit, authentication and authorization in force.
+    Access(Box<Cluster>),
     /// Stop serving and delete the cluster's data, for good.
     Discard(Box<Cluster>),
     /// Have the cloud release everything that carries the cluster's tag.
@@ -78,6 +80,10 @@ impl Reasons {
     pub const PORT_IN_USE: &str = "PortInUse";
     /// No port is left for the cluster.
     pub const NO_PORT: &str = "NoFreePort";
+    /// The access of the spec is in force.
+    pub const IN_FORCE: &str = "InForce";
+    /// The access of the spec cannot be used.
+    pub const REFUSED: &str = "InvalidConfiguration";
     /// It is going.
     pub const DELETING: &str = "Deleting";
     /// Some machines are not ready.
@@ -195,10 +201,14 @@ fn plan_serving(
         Choice::NoneLeft => (Reasons::NO_PORT, "every port for clusters is taken; set spec.controlPlane.port".into()),
     };
     set_condition(&mut status.conditions, "EndpointListening", listening, reason, &message, now);
+    set_access(&mut status.conditions, cluster, facts, now);
     let mut known = cluster.clone();
     let known_status = known.status.get_or_insert_default();
     known_status.port = status.port;
     let mut actions = Vec::new();
+    if facts.access == AccessFact::Changed {
+        actions.push(Action::Access(Box::new(known.clone())));
+    }
     if !listening && *port != Choice::NoneLeft {
         actions.push(Action::Listen(Box::new(known.clone())));
     }
@@ -208,6 +218,23 @@ fn plan_serving(
     }
     actions.extend(changed(cluster, status));
     actions
+}
+
+/// Says whether the access of the spec is in force; nothing where none was asked for.
+fn set_access(conditions: &mut Vec<Condition>, cluster: &Cluster, facts: &ClusterFacts, now: Timestamp) {
+    const NAME: &str = "AccessConfigured";
+    if cluster.spec.access.is_none() {
+        conditions.retain(|condition| condition.type_ != NAME);
+        return;
+    }
+    let (holds, reason, message) = match &facts.access {
+        AccessFact::InForce => {
+            (true, Reasons::IN_FORCE, "audit, authentication and authorization are as the spec says")
+        }
+        AccessFact::Changed => return,
+        AccessFact::Refused(why) => (false, Reasons::REFUSED, why.as_str()),
+    };
+    set_condition(conditions, NAME, holds, reason, message, now);
 }
 
 /// Whether the API answered once under what the status says.

@@ -74,6 +74,7 @@ fn kinds(view: &FleetView) -> Vec<&'static str> {
         Action::Open(_) => "open",
         Action::Listen(_) => "listen",
         Action::Parts(_) => "parts",
+        Action::Access(_) => "access",
         Action::Discard(_) => "discard",
         Action::Release(_) => "release",
         Action::DeletePool(_) => "delete pool",
@@ -113,6 +114,35 @@ fn a_new_cluster_goes_step_by_step() {
 
     third.clusters = vec![Arc::new(*written)];
     assert_eq!(kinds(&third), Vec::<&str>::new());
+}
+
+#[test]
+fn access_is_put_in_force_and_told() {
+    let mut cluster = ready_cluster("demo");
+    cluster.spec.access = Some(timonel_fleet::ClusterAccess::default());
+    let mut view = view(vec![cluster.clone()], vec![], vec![]);
+    serving(&mut view, "demo");
+    let set = |view: &mut FleetView, access| view.facts.get_mut("uid-demo").unwrap().access = access;
+    set(&mut view, AccessFact::Changed);
+    assert_eq!(kinds(&view)[0], "access");
+    for (fact, status, reason) in [
+        (AccessFact::InForce, "True", Reasons::IN_FORCE),
+        (AccessFact::Refused("because".into()), "False", Reasons::REFUSED),
+    ] {
+        set(&mut view, fact);
+        let Some(Action::ClusterStatus(written)) = plan(&view, NOW).into_iter().next() else { panic!("no status") };
+        let conditions = written.status.unwrap().conditions;
+        let found = conditions.iter().find(|condition| condition.type_ == "AccessConfigured").unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), (status, reason));
+        // Taken out of the spec, nothing is told of it.
+        let mut without = cluster.clone();
+        without.spec.access = None;
+        without.status.as_mut().unwrap().conditions = conditions.clone();
+        view.clusters = vec![Arc::new(without)];
+        let Some(Action::ClusterStatus(written)) = plan(&view, NOW).into_iter().next() else { panic!("no status") };
+        assert!(written.status.unwrap().conditions.iter().all(|condition| condition.type_ != "AccessConfigured"));
+        view.clusters = vec![Arc::new(cluster.clone())];
+    }
 }
 
 #[test]

@@ -3,15 +3,17 @@
 use super::{
     endpoints::Endpoints,
     plan::{Action, plan, server_name},
-    view::{ClusterFacts, ClusterPorts, FleetView},
+    view::{AccessFact, ClusterFacts, ClusterPorts, FleetView},
 };
 use crate::{
+    access,
     config::{CloudTie, HostedCluster},
     kubeconfig::AdminKubeconfig,
     leader::Leadership,
     port::Port,
     tenant::{Part, Shared, Tenant, TenantSpec},
 };
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -23,10 +25,12 @@ use std::{
     fmt::Debug,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 use timonel_api::Scheme;
+use timonel_apiserver::AccessConfig;
 use timonel_fleet::{Cluster, FINALIZER, Machine, NodePool, Operation};
 use timonel_runtime::{Tasks, chain, reflect};
 use tokio::{sync::Notify, time::Instant};
@@ -60,6 +64,8 @@ pub(crate) struct Fleet {
     pub(crate) listen: Vec<IpAddr>,
     /// The address by which nodes that are not ours reach clusters.
     pub(crate) advertise: Option<IpAddr>,
+    /// Where audit logs are written.
+    pub(crate) data: PathBuf,
     pub(crate) tasks: Tasks,
 }
 
@@ -70,7 +76,11 @@ pub(crate) struct Stores {
     pools: Store<NodePool>,
     machines: Store<Machine>,
     operations: Store<Operation>,
+    secrets: Store<Secret>,
 }
+
+/// What a cluster's access is to be; or why that cannot be told.
+type Wanted = Result<AccessConfig, String>;
 
 /// What the executor remembers between looks. Losing it costs a look, never a wrong step.
 struct Memory {
@@ -78,6 +88,9 @@ struct Memory {
     failures: BTreeMap<String, String>,
     released: BTreeMap<String, bool>,
     created: BTreeMap<String, Instant>,
+    /// What the last look found that clusters' access is to be, what was tried last, and what came of it.
+    wanted: BTreeMap<String, Wanted>,
+    access: BTreeMap<String, (Wanted, Option<String>)>,
     /// What runs of the cloud for each cluster.
     clouds: BTreeMap<String, Tasks>,
     /// Whether this machine led at the last look.
@@ -126,6 +139,8 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         failures: BTreeMap::new(),
         released: BTreeMap::new(),
         created: BTreeMap::new(),
+        wanted: BTreeMap::new(),
+        access: BTreeMap::new(),
         clouds: BTreeMap::new(),
         led: false,
     };
@@ -137,7 +152,7 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         let actions = plan(&view, fleet.shared.clock.now());
         let (mut failed, mut again) = (false, false);
         for action in actions {
-            if !leads && !matches!(action, Action::Listen(_) | Action::Open(_)) {
+            if !leads && !matches!(action, Action::Listen(_) | Action::Open(_) | Action::Access(_)) {
                 continue; // the leader does it
             }
             if matches!(action, Action::CreateMachine(_)) && !memory.created.is_empty() {
@@ -176,6 +191,7 @@ impl Stores {
             pools: reflect(client, tasks, &changed),
             machines: reflect(client, tasks, &changed),
             operations: reflect(client, tasks, &changed),
+            secrets: reflect(client, tasks, &changed),
             changed,
         }
     }
@@ -190,6 +206,7 @@ impl Stores {
             && self.pools.wait_until_ready().await.is_ok()
             && self.machines.wait_until_ready().await.is_ok()
             && self.operations.wait_until_ready().await.is_ok()
+            && self.secrets.wait_until_ready().await.is_ok()
     }
 }
 
@@ -197,6 +214,18 @@ fn sorted<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>) -> 
     let mut all = store.state();
     all.sort_by(|a, b| (&a.meta().namespace, &a.meta().name).cmp(&(&b.meta().namespace, &b.meta().name)));
     all
+}
+
+impl Memory {
+    fn access_fact(&self, uid: &str) -> AccessFact {
+        match (self.wanted.get(uid), self.access.get(uid)) {
+            (Some(wanted), Some((tried, refused))) if wanted == tried => {
+                refused.clone().map_or(AccessFact::InForce, AccessFact::Refused)
+            }
+            (None, _) => AccessFact::InForce,
+            _ => AccessFact::Changed,
+        }
+    }
 }
 
 impl Fleet {
@@ -208,6 +237,7 @@ impl Fleet {
             let seen = machines.iter().any(|machine| machine.metadata.uid.as_deref() == Some(uid));
             !seen && since.elapsed() < UNSEEN
         });
+        memory.wanted = clusters.iter().map(|cluster| self.wanted_access(cluster, stores)).collect();
         let facts = clusters.iter().filter_map(|cluster| {
             let uid = cluster.metadata.uid.clone()?;
             let tenant = self.port.directory.by_uid(&uid);
@@ -221,6 +251,7 @@ impl Fleet {
                 refused_port: memory.endpoints.refused(&uid),
                 controllers: self.has(&tenant, Part::Controllers, !cluster.spec.control_plane.without_controllers),
                 scheduler: self.has(&tenant, Part::Scheduler, !cluster.spec.control_plane.without_scheduler),
+                access: memory.access_fact(&uid),
             };
             Some((uid, facts))
         });
@@ -257,6 +288,7 @@ impl Fleet {
             Action::Listen(cluster) => return self.listen(&cluster, memory).await,
             Action::Open(cluster) => return self.open(&cluster, memory).await,
             Action::Parts(cluster) => return self.parts(&cluster, memory).await,
+            Action::Access(cluster) => return self.configure(&cluster, memory).await,
             Action::Release(cluster) => return self.release(&cluster, memory).await,
             Action::Discard(cluster) => return self.discard(&cluster, memory).await,
         }
@@ -387,13 +419,55 @@ impl Fleet {
             tenant.close().await;
             memory.endpoints.forget(&tenant.uid);
             memory.clouds.remove(&tenant.uid);
+            memory.access.remove(&tenant.uid);
             self.port.directory.remove(&tenant.uid);
             tracing::info!(cluster = %tenant.server_name, "another machine deletes it: no longer served");
         }
     }
 
+    /// What a cluster's access is to be, by its UID.
+    fn wanted_access(&self, cluster: &Cluster, stores: &Stores) -> (String, Wanted) {
+        let (uid, _, project) = names(cluster);
+        let name = cluster.spec.access.as_ref().map_or("", |access| access.files_secret.as_str());
+        let secret = stores.secrets.find(|secret| {
+            let meta = &secret.metadata;
+            meta.name.as_deref() == Some(name) && meta.namespace.as_deref() == Some(&*project)
+        });
+        (uid, access::wanted(cluster, secret.as_deref(), &self.data))
+    }
+
+    /// Puts the access of the spec in force. That it cannot be used is no failure: the status says so.
+    async fn configure(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
+        let (uid, name, _) = names(cluster);
+        let Some(tenant) = self.port.directory.by_uid(&uid) else { return Ok(Done::Told) };
+        let wanted = memory.wanted.get(&uid).cloned().unwrap_or_else(|| Ok(AccessConfig::default()));
+        let refused = match wanted.clone() {
+            Ok(config) => tenant.api.configure(config).await.err().map(|error| error.to_string()),
+            Err(why) => Some(why),
+        };
+        match &refused {
+            Some(why) => tracing::warn!(cluster = %name, %why, "access not changed"),
+            None => tracing::info!(cluster = %name, "access changed"),
+        }
+        memory.access.insert(uid, (wanted, refused));
+        Ok(Done::Silently)
+    }
+
     async fn open(&self, cluster: &Cluster, memory: &mut Memory) -> Result<Done, ActError> {
         let (uid, name, project) = names(cluster);
+        // Nobody is let in under other rules than those that were asked for.
+        let wanted = memory.wanted.get(&uid).cloned().unwrap_or_else(|| Ok(AccessConfig::default()));
+        let checked = wanted.clone().and_then(|config| {
+            config.check(&[]).map_err(|error| format!("spec.access: {error}"))?;
+            Ok(config)
+        });
+        let access = match checked {
+            Ok(access) => access,
+            Err(why) => {
+                memory.failures.insert(uid, why.clone());
+                return Err(ActError::Other(why));
+            }
+        };
         let network = cluster.status.clone().unwrap_or_default().network;
         let port = own_port(cluster);
         let spec = TenantSpec {
@@ -411,6 +485,12 @@ impl Fleet {
                 return Err(ActError::Other(chain(&error)));
             }
         };
+        if let Err(error) = tenant.api.configure(access).await {
+            tenant.close().await;
+            memory.failures.insert(uid, error.to_string());
+            return Err(ActError::Other(error.to_string()));
+        }
+        memory.access.insert(uid.clone(), (wanted, None));
         memory.failures.remove(&uid);
         self.port.directory.insert(&tenant);
         self.parts(cluster, memory).await?;
@@ -442,6 +522,7 @@ impl Fleet {
         tenant.close().await;
         memory.endpoints.forget(&uid);
         memory.clouds.remove(&uid);
+        memory.access.remove(&uid);
         timonel_store::delete_prefix(self.shared.store.as_ref(), crate::layout::cluster(&uid))
             .await
             .map_err(|error| failed(&error))?;

@@ -26,6 +26,20 @@ pub struct ClusterFacts {
     pub controllers: bool,
     /// The scheduler runs here.
     pub scheduler: bool,
+    /// Whether its access is in force as wanted.
+    pub access: AccessFact,
+}
+
+/// What became of the access that a cluster's spec asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessFact {
+    /// It is in force; nothing may have been asked for.
+    #[default]
+    InForce,
+    /// It was changed and not tried yet.
+    Changed,
+    /// It cannot be used, for this reason; what was in force before still is.
+    Refused(String),
 }
 
 /// Ports from which clusters get one each.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod access;
 mod bad_days;
 mod clock;
 mod endpoint;

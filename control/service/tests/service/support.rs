@@ -66,7 +66,7 @@ impl World {
         let clusters = self.clusters();
         eventually("the cluster to be ready", || async {
             let status = clusters.get(name).await.ok()?.status?;
-            (status.phase == ClusterPhase::Ready && status.conditions.len() == 2).then_some(status)
+            (status.phase == ClusterPhase::Ready && status.conditions.len() >= 2).then_some(status)
         })
         .await
     }
@@ -121,6 +121,7 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
         election: None,
         encryption: None,
         opener: None,
+        fleet_access: timonel_service::AccessConfig::default(),
         data: data.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         cluster_ports: ports(),
