@@ -268,7 +268,7 @@ impl ApiServer {
         let streamed = matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
         let long = info.verb == "watch" || streamed;
         let asked = Asked { id: audit_id, parts, info, address: caller.address(), received, long };
-        let user = Box::pin(self.requester(asked, caller, told)).await?;
+        let user = self.requester(asked, caller, told).await?;
         let trail = told.trail.get().map(|trail| &**trail);
         let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
         let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };

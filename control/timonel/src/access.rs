@@ -154,8 +154,9 @@ impl AccessArgs {
         if self.is_none() {
             return;
         }
+        let stop = tasks.token();
         tasks.spawn("fleet access", OnError::Log, async move {
-            loop {
+            while !stop.is_cancelled() {
                 tokio::time::sleep(LOOK).await;
                 let found = match self.load(&log) {
                     Ok(config) => service.configure_fleet(config).await.map_err(Into::into),
@@ -165,7 +166,6 @@ impl AccessArgs {
                     tracing::error!(error = format!("{error:#}"), "access of the fleet not changed");
                 }
             }
-            #[allow(unreachable_code, reason = "says the type of a task that does not end by itself")]
             Ok::<(), std::convert::Infallible>(())
         });
     }

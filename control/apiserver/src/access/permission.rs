@@ -56,7 +56,7 @@ impl ApiServer {
             for question in open {
                 let webhook = chain.webhooks.iter().find(|webhook| webhook.number == question.authorizer);
                 let decision = match webhook {
-                    Some(webhook) => webhook.ask(&question.spec).await,
+                    Some(webhook) => Box::pin(webhook.ask(&question.spec)).await,
                     // It was replaced meanwhile; the next round asks its successor.
                     None => Decision::NoOpinion(String::new()),
                 };

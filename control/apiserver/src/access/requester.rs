@@ -30,15 +30,19 @@ impl ApiServer {
     pub(crate) async fn requester(&self, asked: Asked<'_>, caller: &Caller, told: &Told) -> Result<Arc<User>, Status> {
         let headers = &asked.parts.headers;
         let user = match caller {
-            Caller::Internal(user) => Ok(user.clone()),
+            Caller::Internal(user) => Ok((user.clone(), None)),
             Caller::Peer(peer) => match peer.user() {
-                Some(user) => Ok(user),
-                None => self.by_token(headers, asked.info.path).await.map(Arc::new),
+                Some(user) => Ok((user, None)),
+                None => {
+                    // Large, and seldom: most requests come with a certificate or from this process.
+                    let identity = Box::pin(self.by_token(headers, asked.info.path)).await;
+                    identity.map(|identity| (Arc::new(identity.user), identity.stale_token))
+                }
             },
         };
         let audit = self.access.audit.load_full();
         let begin = |user| audit.as_ref().and_then(|audit| Trail::begin(audit, asked, user));
-        let user = user.map_err(|error| {
+        let (user, stale_token) = user.map_err(|error| {
             tracing::debug!(%error, "not authenticated");
             if let Some(trail) = begin(None) {
                 trail.unauthenticated(headers, false);
@@ -46,13 +50,17 @@ impl ApiServer {
             Status::unauthorized("Unauthorized")
         })?;
         if let Some(trail) = begin(Some(&user)) {
+            if let Some(stale) = &stale_token {
+                trail.annotate("authentication.k8s.io/stale-token", stale);
+            }
             // Set once for each request, right here.
             let _ = told.trail.set(trail);
         }
         let attributes = asked.info.attributes();
         let act = |lookup: &dyn Lookup| impersonate(headers, &user, &attributes, self.authorizer.as_ref(), lookup);
         let other = if is_impersonating(headers) {
-            self.settled(&Answers::default(), act, || ()).await.map_err(registry::admission_status)?
+            let acted = Box::pin(self.settled(&Answers::default(), act, || ())).await;
+            acted.map_err(registry::admission_status)?
         } else {
             None
         };
@@ -63,14 +71,14 @@ impl ApiServer {
         Ok(Arc::new(other.user))
     }
 
-    /// The user of a request whose connection names none.
-    async fn by_token(&self, headers: &HeaderMap, path: &str) -> Result<User, Unauthorized> {
+    /// Who makes a request whose connection names nobody.
+    async fn by_token(&self, headers: &HeaderMap, path: &str) -> Result<Identity, Unauthorized> {
         let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = header.and_then(authn::bearer) {
-            return self.identify(token, self.authenticator.audiences()).await.map(|identity| identity.user);
+            return self.identify(token, self.authenticator.audiences()).await;
         }
         if self.access.tokens.load().allows_anonymous(path, self.authenticator.allows_anonymous()) {
-            return Ok(User::anonymous());
+            return Ok(Identity { user: User::anonymous(), audiences: Vec::new(), stale_token: None });
         }
         Err(Unauthorized("no credentials".to_owned()))
     }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 const TOKEN_WEBHOOK: &str = "authentication token webhook";
 
 /// A cluster's configuration of audit, authentication and authorization.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct AccessConfig {
     /// How it is audited; without it not at all.
     pub audit: Option<AuditConfig>,
@@ -27,6 +27,14 @@ pub struct AccessConfig {
     pub authorization: Option<String>,
     /// What the files name.
     pub files: AccessFiles,
+}
+
+impl std::fmt::Debug for AccessConfig {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Files hold secrets.
+        let files: Vec<&String> = self.files.keys().collect();
+        out.debug_struct("AccessConfig").field("audit", &self.audit).field("files", &files).finish_non_exhaustive()
+    }
 }
 
 impl AccessConfig {

@@ -40,7 +40,7 @@ pub struct AuditConfig {
 }
 
 /// A server that takes events, many at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AuditWebhook {
     /// A kubeconfig that says where it is.
     pub kubeconfig: String,
@@ -50,6 +50,13 @@ pub struct AuditWebhook {
     pub max_wait: Duration,
     /// Time before a call that failed is made again; it grows with each attempt.
     pub initial_backoff: Duration,
+}
+
+impl std::fmt::Debug for AuditWebhook {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Kubeconfigs hold secrets.
+        out.debug_struct("AuditWebhook").field("max_batch", &self.max_batch).finish_non_exhaustive()
+    }
 }
 
 impl AuditWebhook {

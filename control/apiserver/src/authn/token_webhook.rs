@@ -20,7 +20,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const GROWTH: f64 = 1.5;
 
 /// Where tokens are reviewed, as a user configures it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenWebhookConfig {
     /// A kubeconfig that says where it is.
     pub kubeconfig: String,
@@ -28,6 +28,13 @@ pub struct TokenWebhookConfig {
     pub success_ttl: Duration,
     /// How long one that was not is refused without asking.
     pub failure_ttl: Duration,
+}
+
+impl std::fmt::Debug for TokenWebhookConfig {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Kubeconfigs hold secrets.
+        out.debug_struct("TokenWebhookConfig").field("success_ttl", &self.success_ttl).finish_non_exhaustive()
+    }
 }
 
 impl TokenWebhookConfig {

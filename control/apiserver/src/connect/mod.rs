@@ -24,7 +24,9 @@ use target::Way;
 use timonel_api::{Status, Value};
 
 /// Headers that are between the client and this server.
-const PRIVATE: [&str; 5] = ["authorization", "cookie", "impersonate-user", "impersonate-group", "impersonate-uid"];
+const PRIVATE: [&str; 2] = ["authorization", "cookie"];
+/// What the headers start with by which one acts as somebody else.
+const IMPERSONATE: &str = "impersonate-";
 /// Bytes of an error text that a kubelet may send.
 const MAX_ERROR: usize = 64 << 10;
 /// Bytes of a page whose links are rewritten; larger ones pass as they are.
@@ -169,7 +171,8 @@ async fn proxy(call: &Call<'_>, way: Way, connector: SharedConnector, body: Body
     let headers = request.headers_mut();
     *headers = call.headers.clone();
     strip_hop_by_hop(headers, false);
-    for name in PRIVATE {
+    let acting = headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect::<Vec<_>>();
+    for name in PRIVATE.map(header::HeaderName::from_static).into_iter().chain(acting) {
         headers.remove(name);
     }
     // Links can only be rewritten in what is not compressed.
