@@ -21,6 +21,7 @@ mod structural;
 pub mod table;
 pub mod validation;
 mod value;
+mod warnings;
 
 pub use apply::{
     ApplyError, Conflict, Element, FieldSet, FieldsError, MAX_MANAGER_NAME, OneVersion, Resets, Tracker, Versions,
@@ -56,3 +57,4 @@ pub use validation::{
     validate_create, validate_ephemeral_containers, validate_resize, validate_status_update, validate_update,
 };
 pub use value::{Key, Object, Value};
+pub use warnings::{deletion_warning, warnings};

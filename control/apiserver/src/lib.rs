@@ -18,6 +18,7 @@ mod connection;
 mod custom;
 mod dial;
 mod discovery;
+mod fairness;
 mod http;
 mod in_process;
 mod limits;

@@ -10,12 +10,15 @@ pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut 
 }
 
 /// Judges a new object.
-pub(crate) fn validate_create(view: &View, object: &Value, warn: impl FnMut(String)) -> FieldErrors {
+pub(crate) fn validate_create(view: &View, object: &Value, mut warn: impl FnMut(String)) -> FieldErrors {
     let mut errors = timonel_api::validate_create(view.kind(), object);
     if let Some(custom) = &view.custom {
-        custom.validate_create(object, &mut errors).into_iter().for_each(warn);
+        custom.validate_create(object, &mut errors).into_iter().for_each(&mut warn);
     } else if errors.is_empty() && crate::custom::is_definition(view) {
         crate::custom::check_rules(object, None, &mut errors);
+    }
+    if errors.is_empty() {
+        timonel_api::warnings(view.kind(), object, None).into_iter().for_each(warn);
     }
     errors
 }
@@ -34,6 +37,15 @@ pub(crate) fn validate_update(
         custom.validate_update(part, new, old, &mut errors).into_iter().for_each(warn);
         return errors;
     }
+    let errors = judge_update(part, view, new, old);
+    if part == Part::Main && errors.is_empty() {
+        timonel_api::warnings(kind, new, Some(old)).into_iter().for_each(warn);
+    }
+    errors
+}
+
+fn judge_update(part: Part, view: &View, new: &Value, old: &Value) -> FieldErrors {
+    let kind = view.kind();
     if part == Part::Main && crate::custom::is_definition(view) {
         let mut errors = timonel_api::validate_update(kind, new, old);
         if errors.is_empty() {

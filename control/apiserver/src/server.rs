@@ -5,12 +5,13 @@ use crate::{
     admission::{AdmissionChain, PolicyIndex, WebhookIndex, standard_chain},
     aggregation::{self, Aggregation, Passed},
     audit::{AUDIT_ID, Asked, AuditMetrics, Told, Trail},
-    authn::Authenticator,
+    authn::{Authenticator, User},
     authz::{Answers, Authorizers, Rbac},
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
     custom, discovery,
+    fairness::{self, Fairness, Permit, Schema},
     http::{self, Accept, Answer, Query, RequestInfo},
     limits::Limits,
     lookup::CacheLookup,
@@ -36,9 +37,8 @@ use timonel_api::{Key, Status};
 use timonel_runtime::{Clock, Entropy, OnError, Registry, Tasks, continue_trace, follow_trace, traces_are_on};
 use tracing::Instrument;
 
-/// Requests being worked on at a time, watches and streams not counted (upstream's bounds).
-const MAX_READS: i64 = 400;
-const MAX_WRITES: i64 = 200;
+/// Headers by which answers say what decided when they had their turn: of the flow schema, and of its level.
+const FLOW_HEADERS: [&str; 2] = ["x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid"];
 /// Time for one request that is neither a watch nor a stream.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -89,6 +89,7 @@ pub struct ApiServer {
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
+    pub(crate) fairness: Fairness,
     pub(crate) public_address: String,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) nodes: Option<Arc<dyn NodeConnector>>,
@@ -148,6 +149,7 @@ impl ApiServer {
             events: Events::new(store.clone(), config.event_ttl_seconds),
             services,
             cache,
+            fairness: Fairness::new(clock.clone(), metrics.registry()),
             metrics,
             limits: Limits::default(),
             public_address: config.public_address,
@@ -161,6 +163,7 @@ impl ApiServer {
         });
         custom::start(&server);
         aggregation::start(&server);
+        fairness::start(&server);
         registry::bootstrap(&server, server.advertise).await.map_err(StartError::Bootstrap)?;
         let uses = registry::note_token_uses(server.authenticator.uses(), Arc::downgrade(&server));
         tasks.spawn("token-uses", OnError::Log, uses);
@@ -208,13 +211,18 @@ impl ApiServer {
         let served = self.served(incoming, &query, &info, &caller, &told).instrument(span.clone()).await;
         let known =
             !info.is_resource || self.resources.load().get(&info.group, &info.version, &info.resource).is_some();
-        let Told { warnings, trail } = told;
+        let Told { warnings, trail, flow } = told;
         let trail = trail.into_inner();
         let answer = served.unwrap_or_else(|status| {
             trail.iter().for_each(|trail| trail.refused(&status));
             Answer::status(&status)
         });
         let mut response = answer.finish(&warnings.into_inner());
+        if let Some(schema) = flow.into_inner() {
+            for (name, mark) in FLOW_HEADERS.into_iter().zip(&schema.marks) {
+                response.headers_mut().insert(name, mark.clone());
+            }
+        }
         if let Ok(id) = audit_id.parse::<::http::HeaderValue>()
             && !id.is_empty()
         {
@@ -239,6 +247,7 @@ impl ApiServer {
     /// All metrics as Prometheus text.
     pub(crate) fn metrics_text(&self) -> String {
         self.cache.counts().iter().for_each(|(resource, count)| self.metrics.objects(resource, *count));
+        self.fairness.tell();
         self.metrics.text()
     }
 
@@ -270,21 +279,28 @@ impl ApiServer {
         let asked = Asked { id: audit_id, parts, info, address: caller.address(), received, long };
         let user = self.requester(asked, caller, told).await?;
         let trail = told.trail.get().map(|trail| &**trail);
-        let inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
-        let bound = if info.attributes().is_read_only() { MAX_READS } else { MAX_WRITES };
-        if inflight.as_ref().is_some_and(|inflight| inflight.now() > bound)
-            && !user.in_group(crate::authn::MASTERS_GROUP)
-        {
-            return Err(Status::too_many_requests("too many requests, please try again later", 1));
+        let _inflight = (!long).then(|| self.metrics.inflight(info.attributes().is_read_only()));
+        // Streams go on for as long as they like; nobody could wait for their end.
+        let schema = if streamed { None } else { self.fairness.classify(&user, info) };
+        if let Some(schema) = &schema {
+            told.flow.get_or_init(|| schema.clone());
         }
         self.permit(&user, &info.attributes(), trail).await?;
         let limit = if long { REQUEST_TIMEOUT } else { time_limit(query)? };
         if let Some(remote) = self.aggregation.find(info.path) {
+            let _turn = match self.turn(schema.as_ref(), &user, info, query).await {
+                Ok(turn) => turn,
+                Err(refusal) => return Ok(refusal),
+            };
             let address = caller.address();
             let passed = Passed { parts, extensions, body, user: &user, address, long };
             return aggregation::forward(self, &remote, passed).await;
         }
         if !info.is_resource || info.resource.is_empty() {
+            let _turn = match self.turn(schema.as_ref(), &user, info, query).await {
+                Ok(turn) => turn,
+                Err(refusal) => return Ok(refusal),
+            };
             return discovery::serve(self, parts, query, info).await;
         }
         let resources = self.resources.load_full();
@@ -313,9 +329,13 @@ impl ApiServer {
             call.warn(warning);
         }
         let result = if long {
-            Box::pin(registry::serve(&call, body)).await
+            // A watch has its turn until it is set up.
+            match self.turn(schema.as_ref(), &user, info, query).await {
+                Ok(_turn) => Box::pin(registry::serve(&call, body)).await,
+                Err(refusal) => Ok(refusal),
+            }
         } else {
-            let served = Box::pin(self.in_turn(&call, body, caller));
+            let served = Box::pin(self.in_turn(&call, body, schema.as_ref(), caller));
             match tokio::time::timeout(limit, served).await {
                 Ok(result) => result,
                 Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 1)),
@@ -325,13 +345,44 @@ impl ApiServer {
         result
     }
 
+    /// Waits for a request's turn among those of its flow and its level; the answer when there is none.
+    async fn turn(
+        &self,
+        schema: Option<&Arc<Schema>>,
+        user: &User,
+        info: &RequestInfo<'_>,
+        query: &Query<'_>,
+    ) -> Result<Option<Permit<'_>>, Answer> {
+        let Some(schema) = schema else { return Ok(None) };
+        let asked = fairness::Asked { schema, user, info };
+        let objects = || {
+            let resources = self.resources.load();
+            resources.get(&info.group, &info.version, &info.resource).map_or(0, |view| view.slot.count())
+        };
+        self.fairness.admit(asked, query, objects).await.map(Some)
+    }
+
     /// Serves a request whose body is read first, so that whoever sends it slowly keeps nobody from a turn.
-    async fn in_turn(&self, call: &Call<'_>, body: Body, caller: &Caller) -> Result<Answer, Status> {
+    async fn in_turn(
+        &self,
+        call: &Call<'_>,
+        body: Body,
+        schema: Option<&Arc<Schema>>,
+        caller: &Caller,
+    ) -> Result<Answer, Status> {
         let said = http_body::Body::size_hint(&body).exact();
         let _room = self.limits.room(said, registry::MAX_BODY).await;
         let body = registry::read_body(body).await?;
-        // Parts of the control plane do not queue behind those whom they serve.
-        let _turn = match caller {
+        let mut turn = match self.turn(schema, call.user, call.info, call.query).await {
+            Ok(turn) => turn,
+            Err(refusal) => return Ok(refusal),
+        };
+        if let Some(turn) = turn.as_mut().filter(|_| !call.info.attributes().is_read_only()) {
+            turn.told(call.view.slot.watchers());
+        }
+        // Clusters that share a process do not slow one another. Parts of the control plane do not queue behind those
+        // whom they serve.
+        let _place = match caller {
             Caller::Internal(_) => None,
             Caller::Peer(_) => self.limits.turn().await?,
         };

@@ -17,6 +17,14 @@ impl Run {
         self.operations as f64 / self.wall.as_secs_f64().max(f64::EPSILON)
     }
 
+    /// Adds the operations of another run that came after it.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.operations += other.operations;
+        self.wall += other.wall;
+        self.latencies.extend(other.latencies);
+        self.latencies.sort_unstable();
+    }
+
     /// Milliseconds within which `share` of the operations were done.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         quantile(&self.latencies, share)

@@ -67,6 +67,9 @@ enum Part {
     /// Serve cluster DNS for a context of a kubeconfig until killed.
     #[command(hide = true)]
     Dns { kubeconfig: PathBuf, context: String, listen: std::net::SocketAddr },
+    /// Flood a context of a kubeconfig with requests until killed.
+    #[command(hide = true)]
+    Flood { kubeconfig: PathBuf, context: String },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(Box::pin(async move {
         match &args.part {
             Some(Part::Dns { kubeconfig, context, listen }) => work::dns_server(kubeconfig, context, *listen).await,
+            Some(Part::Flood { kubeconfig, context }) => work::flood(kubeconfig, context).await,
             None => bench(args).await,
         }
     }))

@@ -78,7 +78,7 @@ pub(crate) fn context(cluster: &str) -> String {
 }
 
 /// The way to the API that a context of a kubeconfig names.
-fn target(kubeconfig: &Path, context: &str) -> anyhow::Result<Target> {
+pub(crate) fn target(kubeconfig: &Path, context: &str) -> anyhow::Result<Target> {
     let text = fs::read_to_string(kubeconfig)?;
     let config: Value = serde_saphyr::from_str(&text).context("kubeconfig")?;
     let cluster = named(&config["clusters"], context)?;

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     authn::{User, user_info},
     body::Body,
+    fairness::Schema,
     http::{PROTOBUF, RequestInfo, YAML},
 };
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub(crate) struct Told {
     pub(crate) warnings: Mutex<Vec<String>>,
     /// Its audit trail, where the policy wants one.
     pub(crate) trail: OnceLock<Arc<Trail>>,
+    /// The flow schema that it belongs to.
+    pub(crate) flow: OnceLock<Arc<Schema>>,
 }
 
 /// A request as audit is told of it.

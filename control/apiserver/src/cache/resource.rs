@@ -267,6 +267,11 @@ impl Objects {
         }
     }
 
+    /// Watches that hear of every change.
+    pub(super) fn watchers_of_all(&self) -> usize {
+        self.watchers.get(&Trigger::All).map_or(0, Vec::len)
+    }
+
     /// Whether anyone watches.
     #[cfg(test)]
     pub(super) fn is_watched(&self) -> bool {

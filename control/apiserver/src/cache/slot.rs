@@ -163,6 +163,11 @@ impl Slot {
         self.objects.write().end(WatchEnd::Reset);
     }
 
+    /// How many watches hear of every change.
+    pub(crate) fn watchers(&self) -> usize {
+        self.objects.read().watchers_of_all()
+    }
+
     /// Whether anyone watches.
     #[cfg(test)]
     pub(crate) fn is_watched(&self) -> bool {

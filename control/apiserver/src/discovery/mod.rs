@@ -149,6 +149,10 @@ pub(crate) async fn serve(
         ["healthz" | "livez" | "readyz", ref rest @ ..] => health::answer(server, segments[0], rest, query).await,
         ["metrics"] => Ok(Answer::body(200, "text/plain; version=0.0.4; charset=utf-8", server.metrics_text().into())),
         ["metrics", "slis"] => Ok(health::indicators(server).await),
+        ["debug", "api_priority_and_fairness", table] => {
+            let table = crate::fairness::dump(&server.fairness, table).ok_or_else(Status::no_such_resource)?;
+            Ok(Answer::text(200, table))
+        }
         [".well-known", "openid-configuration"] => {
             plain(headers, query, &server.authenticator.openid_configuration(&server.public_address))
         }

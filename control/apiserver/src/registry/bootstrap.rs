@@ -5,6 +5,7 @@ use crate::{
     ApiServer, Body, Caller, aggregation,
     authz::{BootstrapAction, plan_bootstrap},
     cache::encode,
+    fairness,
     http::JSON,
 };
 use ::http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
@@ -27,6 +28,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
     let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     objects.extend(priority_classes());
     objects.extend(service_range(&server.services.ranges));
+    objects.extend(fairness::default_objects(server.clock.now()));
     objects.extend(aggregation::built_in(server.resources.load().base()));
     objects.push(token_tracking(server.clock.now()));
     let mut updates = Vec::new();
@@ -42,6 +44,7 @@ pub(crate) async fn bootstrap(server: &Arc<ApiServer>, advertise: Option<SocketA
         repair(server, verb, &object).await?;
     }
     aggregation::settle(server, true).await?;
+    fairness::settle(server).await?;
     if let Some(address) = advertise
         && let Err(error) = publish(server, address).await
     {
@@ -149,7 +152,12 @@ async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> 
         timonel_api::default_object(&view.scheme, &view.resource, &mut object);
         let mut object = view.absorb(object)?;
         strategy::fill_system_fields(&mut object, &server.entropy.uuid(), now);
+        // What a server's part would find out about the object is known here.
+        let status = object.remove_at(&["status"]);
         strategy::prepare_create(view.kind(), &mut object, now);
+        if let Some(status) = status {
+            object.set_at(&["status"], status);
+        }
         steps.push((key, encode(&object, &columns_of(&view.storage.storage))));
     }
     for batch in steps.chunks(BATCH) {

@@ -47,6 +47,9 @@ impl DeleteOptions {
             options.read_value(&call.decode(ty, "DeleteOptions", content(call.headers)?, &bytes)?);
         }
         options.check()?;
+        if options.policy.is_none() && options.orphan.is_none() {
+            timonel_api::deletion_warning(call.view.kind()).into_iter().for_each(|warning| call.warn(warning));
+        }
         Ok(options)
     }
 

@@ -8,6 +8,7 @@ mod audit;
 mod authorizers;
 mod custom;
 mod deletes;
+mod fairness;
 mod in_process;
 mod lists;
 mod policies;

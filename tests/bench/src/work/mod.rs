@@ -5,12 +5,14 @@ mod core;
 mod crash;
 mod dns;
 mod idle;
+mod isolation;
 mod proxy;
 mod schedule;
 mod start;
 mod watch;
 
 pub(crate) use dns::serve as dns_server;
+pub(crate) use isolation::flood;
 
 use crate::{
     client::{Ask, Client},
@@ -52,12 +54,13 @@ const fn slow(name: &'static str) -> Workload {
 }
 
 /// Everything, in the order in which it runs.
-pub(crate) const WORKLOADS: [Workload; 11] = [
+pub(crate) const WORKLOADS: [Workload; 12] = [
     quick("start"),
     quick("api"),
     quick("schedule/core"),
     slow("schedule/1000-nodes"),
     slow("schedule/5000-nodes"),
+    slow("isolation"),
     slow("idle/cluster"),
     slow("idle/200-clusters"),
     slow("crash/serving-again"),
@@ -105,6 +108,7 @@ impl Bench {
             "schedule/core" => core::run(figures),
             "schedule/1000-nodes" => schedule::run(self, 1_000, workload.name, figures).await,
             "schedule/5000-nodes" => schedule::run(self, 5_000, workload.name, figures).await,
+            "isolation" => isolation::run(self, figures).await,
             "idle/cluster" => idle::run(self, 50, figures).await,
             "idle/200-clusters" => idle::run(self, 200, figures).await,
             "crash/serving-again" => crash::run(self, figures).await,
