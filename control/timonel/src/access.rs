@@ -200,7 +200,7 @@ mod tests {
         let (access, secret) = args.of_cluster("demo").unwrap().unwrap();
         let secret = secret.unwrap();
         assert_eq!((access.files_secret.as_str(), access.token_webhook.as_str()), ("demo-access", TOKEN_WEBHOOK));
-        assert_eq!((access.authentication.as_str(), access.authorization), ("authn", authorization.clone()));
+        assert_eq!((access.authentication.as_str(), access.authorization), ("authn", authorization));
         assert_eq!(access.audit.unwrap().log_max_size_mb, 7);
         let data = secret.data.unwrap();
         assert_eq!(data.keys().collect::<Vec<_>>(), ["hook.yaml", TOKEN_WEBHOOK]);

@@ -75,7 +75,7 @@ fn decode(text: &str, versions: &[&str], kind: &str) -> Result<(Json, String), F
 }
 
 /// Broken rules as one text, each once, in upstream's form of several errors.
-pub(crate) fn aggregate(errors: FieldErrors) -> Result<(), FileError> {
+pub(crate) fn aggregate(errors: &FieldErrors) -> Result<(), FileError> {
     let mut texts: Vec<String> = Vec::new();
     for error in errors.iter().map(ToString::to_string) {
         if !texts.contains(&error) {

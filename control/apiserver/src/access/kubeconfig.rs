@@ -139,7 +139,7 @@ mod tests {
             ("server: 'https://h'", "client-key: none.pem", Err("f: client-key: no file \"none.pem\" was given")),
         ] {
             let found = target("f", &config(cluster, user), &files);
-            let found = found.map(|target| (target.url(None), target.credentials.authorization.clone()));
+            let found = found.map(|target| (target.url(None), target.credentials.authorization));
             let expected = expected.map(|(url, words)| (url.to_owned(), words.to_owned())).map_err(str::to_owned);
             assert_eq!(found.map_err(|error| error.to_string()), expected, "{cluster} {user}");
         }

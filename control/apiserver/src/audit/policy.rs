@@ -128,7 +128,7 @@ impl Policy {
         for (at, rule) in file.rules.iter().enumerate() {
             rule.check(&rules.index(at), &mut errors);
         }
-        aggregate(errors)?;
+        aggregate(&errors)?;
         if file.rules.is_empty() {
             return Err(FileError::Invalid("loaded illegal policy with 0 rules".to_owned()));
         }
@@ -197,7 +197,8 @@ impl PolicyRule {
             entry.check(&path.child("resources"), errors);
         }
         check_stages(&self.omit_stages, &path.child("omitStages"), errors);
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let on_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if on_resources && !self.non_resource_urls.is_empty() {
             let shown: Vec<Value> = self.non_resource_urls.iter().map(|url| url.as_str().into()).collect();
             errors.invalid(&urls, shown, "rules cannot apply to both regular resources and non-resource URLs");
         }

@@ -235,7 +235,7 @@ fn parse(text: &str, files: &AccessFiles) -> Result<Vec<Parsed>, FileError> {
             _ => Some(Parsed::Always(Decision::NoOpinion("Everything is forbidden.".to_owned()))),
         });
     }
-    aggregate(errors)?;
+    aggregate(&errors)?;
     Ok(links)
 }
 

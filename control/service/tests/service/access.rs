@@ -64,10 +64,9 @@ async fn a_clusters_owner_says_who_comes_in_and_what_is_written_down() {
     maps.create(&PostParams::default(), &map).await.unwrap();
     let log = world.data.path().join("audit/default/demo/audit.log");
     let told = eventually("the audit log", || async {
-        let found = lines(&log)
+        lines(&log)
             .into_iter()
-            .find(|event| event["objectRef"]["name"] == "seen" && event["stage"] == "ResponseComplete");
-        found
+            .find(|event| event["objectRef"]["name"] == "seen" && event["stage"] == "ResponseComplete")
     })
     .await;
     assert_eq!((&told["level"], &told["requestObject"]["metadata"]["name"]), (&json!("Request"), &json!("seen")));

@@ -146,7 +146,7 @@ impl Configuration {
         let mut issuers = Vec::new();
         if file.jwt.len() > MAX_ISSUERS {
             errors.too_many(&root, file.jwt.len(), MAX_ISSUERS);
-            aggregate(errors)?;
+            aggregate(&errors)?;
             return Ok(Self::default());
         }
         let (mut urls, mut discovered) = (BTreeSet::new(), BTreeSet::new());
@@ -174,7 +174,7 @@ impl Configuration {
             let why = "enabled should be set to true when conditions are defined";
             errors.invalid(&Path::new("anonymous.conditions"), shown, why);
         }
-        aggregate(errors)?;
+        aggregate(&errors)?;
         let anonymous = file.anonymous.map(|anonymous| Anonymous {
             enabled: anonymous.enabled,
             paths: anonymous.conditions.into_iter().map(|condition| condition.path).collect(),

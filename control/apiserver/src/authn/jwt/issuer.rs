@@ -90,7 +90,7 @@ impl Issuer {
             return Ok(());
         }
         // A key that is not known yet, perhaps.
-        if !old && token.is_signed_by(&*self.newer_than(&keys, now).await?) {
+        if !old && token.is_signed_by(&self.newer_than(&keys, now).await?) {
             return Ok(());
         }
         Err("oidc: verify token: failed to verify signature: failed to verify id token signature".to_owned())
