@@ -228,10 +228,10 @@ fn durations_are_written_as_go_writes_them() {
         ("-2s", -2_000_000_000),
         ("0s", 0),
     ] {
-        assert_eq!(scalar::duration_nanos(text), Some(nanos), "{text}");
+        assert_eq!(duration_nanos(text), Some(nanos), "{text}");
         assert_eq!(scalar::format_duration(nanos), text);
     }
     for text in ["", "1", "x", "1y", "s"] {
-        assert_eq!(scalar::duration_nanos(text), None, "{text}");
+        assert_eq!(duration_nanos(text), None, "{text}");
     }
 }
