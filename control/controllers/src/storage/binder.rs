@@ -150,12 +150,16 @@ fn bind(claim: &Arc<PersistentVolumeClaim>, volume: &Arc<PersistentVolume>, by_c
     let spec = volume.spec.clone().unwrap_or_default();
     let old = claim.status.clone().unwrap_or_default();
     // A claim that grew keeps the size it was told; only a first binding takes the volume's.
-    let capacity =
-        if old.phase.as_deref() == Some("Bound") { old.capacity.clone().or(spec.capacity) } else { spec.capacity };
+    let bound = old.phase.as_deref() == Some("Bound");
+    let capacity = if bound { old.capacity.clone().or(spec.capacity) } else { spec.capacity };
+    // Which attributes it has is the driver's to say from then on.
+    let class = old.current_volume_attributes_class_name.clone().filter(|_| bound);
+    let class = class.or_else(|| spec.volume_attributes_class_name.filter(|_| !bound));
     let new = PersistentVolumeClaimStatus {
         phase: Some("Bound".to_owned()),
         access_modes: spec.access_modes,
         capacity,
+        current_volume_attributes_class_name: class,
         ..old.clone()
     };
     if new == old { Vec::new() } else { vec![status(claim, new)] }
@@ -276,8 +280,18 @@ mod tests {
         assert_eq!(made[0].body["spec"]["volumeName"], "fit");
         let mut bound = claim(json!({"volumeName": "fit"}));
         bound["metadata"]["annotations"] = json!({BIND_COMPLETED: "yes"});
-        let made = check(std::slice::from_ref(&bound), &[reserved], &["status PersistentVolumeClaim default/data"]);
-        assert_eq!(made[0].body["status"]["capacity"]["storage"], "2Gi");
+        let mut classed = reserved.clone();
+        classed["spec"]["volumeAttributesClassName"] = json!("gold");
+        let made = check(std::slice::from_ref(&bound), &[classed], &["status PersistentVolumeClaim default/data"]);
+        let told = &made[0].body["status"];
+        assert_eq!(
+            (&told["capacity"]["storage"], &told["currentVolumeAttributesClassName"]),
+            (&json!("2Gi"), &json!("gold"))
+        );
+        // A bound claim keeps what its driver said.
+        let mut settled = bound.clone();
+        settled["status"] = json!({"phase": "Bound", "currentVolumeAttributesClassName": "silver"});
+        check(&[settled], &[reserved], &[]);
         let made = check(&[bound], &[], &["status PersistentVolumeClaim default/data"]);
         assert_eq!(made[0].body["status"]["phase"], "Lost");
     }
