@@ -1,7 +1,12 @@
 //! HTTP/1.1 (with upgrades) and HTTP/2 over a connection that somebody else accepted and secured: the one place
 //! that sets up HTTP and its bounds. What a connection is worth when there are too many is its [`Activity`].
 
-use crate::{ApiServer, Body, config::Caller, http::Answer};
+use crate::{
+    ApiServer, Body,
+    config::Caller,
+    cork::{Cork, corked},
+    http::Answer,
+};
 use ::http::{Request, Response};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -167,6 +172,7 @@ impl ApiServer {
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let builder = builder(connection.http2);
+        let (io, screw) = Cork::new(io, connection.http2);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (server, connection) = (self.clone(), connection.clone());
             // The way of a request is a large future: it lives on the heap, once.
@@ -175,12 +181,12 @@ impl ApiServer {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         tokio::pin!(connection);
         tokio::select! {
-            done = connection.as_mut() => return done.map_err(ConnectionError),
+            done = corked(connection.as_mut(), &screw) => return done.map_err(ConnectionError),
             () = stop.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
         // Watches do not end by themselves; the cache ends them when the server stops.
-        tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(())).map_err(ConnectionError)
+        tokio::time::timeout(DRAIN, corked(connection, &screw)).await.unwrap_or(Ok(())).map_err(ConnectionError)
     }
 
     async fn answer(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {

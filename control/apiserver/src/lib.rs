@@ -15,6 +15,7 @@ mod cache;
 mod config;
 mod connect;
 mod connection;
+mod cork;
 mod custom;
 mod dial;
 mod discovery;

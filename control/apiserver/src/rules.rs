@@ -1,6 +1,9 @@
 //! The seam to `timonel-api`: the calls that more than one module makes, in the form they need.
 
-use crate::registry::{Part, View};
+use crate::{
+    http::{LIST_ITEM, Piece, put_varint},
+    registry::{Part, View},
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use timonel_api::{FieldErrors, Gvk, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject};
 
@@ -83,43 +86,26 @@ pub(crate) fn to_yaml(value: &Value) -> Result<Bytes, Status> {
     serde_saphyr::to_string(value).map(Bytes::from).map_err(Status::internal)
 }
 
-fn put_varint(out: &mut BytesMut, mut number: usize) {
-    while number >= 0x80 {
-        out.put_u8((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.put_u8(number as u8);
-}
-
 /// A list in protobuf as pieces to be joined, from items that are encoded already; and its length.
 pub(crate) fn protobuf_list(
     scheme: &Scheme,
     resource: &Resource,
     meta: &Value,
-    items: Vec<Bytes>,
-) -> (impl Iterator<Item = Bytes> + Send + 'static, u64) {
+    items: Vec<Piece>,
+) -> (impl Iterator<Item = Piece> + Send + 'static, u64) {
     let head = timonel_api::proto_list_head(scheme.schema(), meta);
-    let mut headers = BytesMut::with_capacity(items.len() * 4);
-    let headers: Vec<Bytes> = items
-        .iter()
-        .map(|item| {
-            headers.put_u8(2 << 3 | 2);
-            put_varint(&mut headers, item.len());
-            headers.split().freeze()
-        })
-        .collect();
-    let inner = head.len() + items.iter().chain(&headers).map(Bytes::len).sum::<usize>();
+    let inner = head.len() + items.iter().map(Piece::len).sum::<usize>();
     // The envelope around an empty body ends in `raw` (empty), `contentEncoding` and `contentType`.
     let envelope = timonel_api::seal(&resource.api_version(), &resource.list_kind, b"");
     let (start, tail) = envelope.split_at(envelope.len() - 6);
     let mut first = BytesMut::from(start);
-    first.put_u8(2 << 3 | 2);
+    first.put_u8(LIST_ITEM);
     put_varint(&mut first, inner);
     first.extend_from_slice(&head);
     let tail = Bytes::copy_from_slice(&tail[2..]);
     let length = first.len() + inner - head.len() + tail.len();
-    let body = headers.into_iter().zip(items).flat_map(|(header, item)| [header, item]);
-    (std::iter::once(first.freeze()).chain(body).chain(std::iter::once(tail)), length as u64)
+    let (first, last) = (Piece::Bytes(first.freeze()), Piece::Bytes(tail));
+    (std::iter::once(first).chain(items).chain(std::iter::once(last)), length as u64)
 }
 
 /// How much of an object a table's rows carry, from the query parameter.

@@ -32,6 +32,8 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args)?;
     make_data(&settings.data)?;
     raise_descriptors();
+    // A third of a start is reading the tables of kinds: meanwhile the disk makes or reads the store.
+    let reading_tables = tokio::task::spawn_blocking(timonel_api::Scheme::kubernetes);
     let tasks = Tasks::root("timonel");
     let clock = Clock::system();
     let store = open_when_free(&settings, &tasks).await?;
@@ -53,6 +55,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
         node_endpoint = inside.to_string();
     }
     let audit_log = settings.data.join(AUDIT_LOG);
+    drop(reading_tables.await.context("tables of kinds")?);
     let service = Service::start(
         ServiceConfig {
             store,
@@ -138,10 +141,13 @@ async fn open_when_free(settings: &Settings, tasks: &Tasks) -> anyhow::Result<Ar
 
 /// The cloud that was asked for; without a wish the local one where this machine can.
 async fn open_cloud(settings: &Settings, clock: &Clock, tasks: &Tasks) -> anyhow::Result<Option<Arc<Local>>> {
+    // Looking takes three processes, so nobody looks for what is not wanted.
+    if settings.cloud == Some(CloudChoice::None) {
+        return Ok(None);
+    }
     let missing: Vec<_> = doctor::findings().into_iter().filter(|finding| !finding.found).collect();
     let names: Vec<_> = missing.iter().map(|finding| finding.need.as_str()).collect();
     match settings.cloud {
-        Some(CloudChoice::None) => return Ok(None),
         Some(CloudChoice::Local) if !missing.is_empty() => {
             bail!("the local cloud lacks {}; `timonel doctor` says what to do", names.join(", "))
         }

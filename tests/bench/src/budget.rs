@@ -34,7 +34,7 @@ const fn fraction(known: f64, by: f64) -> Budget {
 }
 
 /// Budgets by workload and unit. Upstream's figures: 1.36.2 with etcd 3.5.30 on an idle machine of two cores.
-const BUDGETS: [(&str, &str, Budget); 25] = [
+const BUDGETS: [(&str, &str, Budget); 28] = [
     ("start/nothing-to-ready", "ms", Budget::AtMost(100.0)),
     ("start/further-cluster", "ms", Budget::AtMost(50.0)),
     ("idle/service", "MB", Budget::AtMost(60.0)),
@@ -57,6 +57,9 @@ const BUDGETS: [(&str, &str, Budget); 25] = [
     ("crash/serving-again", "ms", Budget::AtMost(2_000.0)),
     ("dns/queries", "/s per core", Budget::AtLeast(80_000.0)),
     ("proxy/change", "ms", Budget::AtMost(50.0)),
+    ("node/pod-start", "ms beyond the runtime", Budget::AtMost(50.0)),
+    ("node/agent-30-pods", "MB", Budget::AtMost(40.0)),
+    ("node/agent-30-pods", "% of a core", Budget::AtMost(1.0)),
     ("watch/idle-100k", "MB", Budget::AtMost(300.0)),
     ("isolation/flooded", "ms p99", Budget::AtMost(50.0)),
     ("idle/200-clusters", "MB", Budget::AtMost(860.0)),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::{
     cell::RefCell,
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -85,10 +85,12 @@ pub(crate) fn target(kubeconfig: &Path, context: &str) -> anyhow::Result<Target>
     let user = named(&config["users"], context)?;
     let (cluster, user) = (&cluster["cluster"], &user["user"]);
     let server = cluster["server"].as_str().unwrap_or_default();
-    let address = server.strip_prefix("https://").context("a server")?.parse().context("its address")?;
+    let address: SocketAddr = server.strip_prefix("https://").context("a server")?.parse().context("its address")?;
     let decoded = |value: &Value| BASE64.decode(value.as_str().unwrap_or_default()).context("base64");
     let (certificate, key) = (decoded(&user["client-certificate-data"])?, decoded(&user["client-key-data"])?);
-    let name = cluster["tls-server-name"].as_str().context("a server name")?;
+    // A cluster with a port of its own is reached by its address alone.
+    let host = address.ip().to_string();
+    let name = cluster["tls-server-name"].as_str().unwrap_or(&host);
     let authority = decoded(&cluster["certificate-authority-data"])?;
     Target::new(address, name, &authority, &Identity::Certificate(certificate, key))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{Ask, Client, Target},
-    process::Process,
+    process::{Process, Usage},
 };
 use anyhow::Context;
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -28,13 +28,6 @@ pub(crate) struct Peer {
     processes: Rc<RefCell<Vec<Process>>>,
 }
 
-/// CPU seconds and resident megabytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) cpu: f64,
-    pub(crate) resident: f64,
-}
-
 impl Peer {
     pub(crate) fn new(side: Side, target: Target, processes: Vec<Process>) -> Self {
         Self { side, target, processes: Rc::new(RefCell::new(processes)) }
@@ -47,8 +40,8 @@ impl Peer {
 
     /// What its processes have used so far, and hold.
     pub(crate) fn usage(&self) -> Usage {
-        let processes = self.processes.borrow();
-        Usage { cpu: processes.iter().map(Process::cpu).sum(), resident: processes.iter().map(Process::resident).sum() }
+        let each = self.processes.borrow().iter().map(Process::usage).collect::<Vec<_>>();
+        Usage { cpu: each.iter().map(|one| one.cpu).sum(), resident: each.iter().map(|one| one.resident).sum() }
     }
 
     pub(crate) fn add(&self, process: Process) {

@@ -15,6 +15,22 @@ const SYSTEM_FIELD: usize = 12;
 /// Lines of a log that an error shows.
 const LOG_TAIL: usize = 8;
 
+/// CPU seconds (user and system) and resident megabytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) cpu: f64,
+    pub(crate) resident: f64,
+}
+
+/// What a process has used so far, and holds.
+pub(crate) fn usage(pid: i32) -> Usage {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    Usage {
+        cpu: cpu_seconds(&read("stat")).unwrap_or(0.0),
+        resident: resident_megabytes(&read("status")).unwrap_or(0.0),
+    }
+}
+
 /// A server that ends with this value.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -39,16 +55,9 @@ impl Process {
         anyhow::bail!("ended with {status}:\n{}", lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n"))
     }
 
-    /// CPU seconds used so far, user and system.
-    pub(crate) fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        cpu_seconds(&stat).unwrap_or(0.0)
-    }
-
-    /// Resident megabytes.
-    pub(crate) fn resident(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        resident_megabytes(&status).unwrap_or(0.0)
+    /// What it has used so far, and holds.
+    pub(crate) fn usage(&self) -> Usage {
+        i32::try_from(self.child.id()).map(usage).unwrap_or_default()
     }
 
     /// Ends it without a word.
@@ -64,6 +73,12 @@ impl Drop for Process {
         // Gone already, or about to be.
         let _ = self.kill();
     }
+}
+
+/// CPU seconds that this thread has used so far: what a computation takes, whoever else uses the machine.
+pub(crate) fn own_cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    cpu_seconds(&stat).unwrap_or(0.0)
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
@@ -94,7 +109,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut process = Process::start(Command::new("sleep").arg("60"), &folder.path().join("log")).unwrap();
         process.check().unwrap();
-        assert!(process.resident() > 0.0);
+        assert!(process.usage().resident > 0.0);
         process.kill().unwrap();
         let error = process.check().unwrap_err().to_string();
         assert!(error.contains("signal"), "{error}");

@@ -3,7 +3,7 @@
 use super::{AdmissionError, AdmissionPlugin, AdmissionRequest, Lookup, Operation};
 use crate::{authn::POD_TOKEN_SECONDS, authz::pod_names};
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use timonel_api::Value;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -144,13 +144,19 @@ fn mount_token(pod: &mut Value, fresh: String) {
     }
 }
 
+/// The volume of a pod's token. Nearly every pod gets one: it is built once and copied.
 fn token_volume(name: &str) -> Value {
-    Value::from(json!({"name": name, "projected": {"defaultMode": TOKEN_FILE_MODE, "sources": [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": POD_TOKEN_SECONDS}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [
-            {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-    ]}}))
+    static VOLUME: LazyLock<Value> = LazyLock::new(|| {
+        Value::from(json!({"projected": {"defaultMode": TOKEN_FILE_MODE, "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": POD_TOKEN_SECONDS}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [
+                {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+        ]}}))
+    });
+    let mut volume = VOLUME.clone();
+    volume.set_at(&["name"], name);
+    volume
 }
 
 fn check_secrets(pod: &Value, account: &Value, ephemeral: bool) -> Result<(), String> {

@@ -78,6 +78,16 @@ impl Entry {
         self.packed.item()
     }
 
+    /// The same by reference.
+    pub(crate) fn item_ref(&self) -> &[u8] {
+        self.packed.item_ref()
+    }
+
+    /// The protobuf message; empty until [`Self::protobuf`] made it.
+    pub(crate) fn message(&self) -> &[u8] {
+        self.protobuf.get().map_or(&[], |message| message)
+    }
+
     /// The object's members after `apiVersion` and `kind`: `"metadata":…}`.
     pub(crate) fn members(&self) -> &[u8] {
         &self.packed.item_ref()[super::stored::ITEM_START.len()..]

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 use timonel_api::GroupResource;
@@ -20,6 +21,8 @@ use tokio::sync::Notify;
 
 /// How long a read waits for the cache to reach a revision.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// Changes after which watchers are woken at the latest; far below the bound of their queues.
+const WAKE_AFTER: usize = 256;
 /// Pause before the store is asked again after a failure.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -168,12 +171,18 @@ impl Cache {
         let listeners = self.listeners.load();
         // One bit for each of the first listeners; there are a handful.
         let mut heard = 0_u64;
-        for event in &batch.events {
-            if let Some(key) = resource_of(&self.cluster, &event.current.key) {
-                self.slot(&key).apply(event);
-                let hears = listeners.iter().enumerate().filter(|(_, listener)| listener.resource == key);
-                heard = hears.fold(heard, |heard, (at, _)| heard | (1 << at));
+        let mut wakers = Vec::new();
+        for part in batch.events.chunks(WAKE_AFTER) {
+            for event in part {
+                if let Some(key) = resource_of(&self.cluster, &event.current.key) {
+                    self.slot(&key).apply(event, &mut wakers);
+                    let hears = listeners.iter().enumerate().filter(|(_, listener)| listener.resource == key);
+                    heard = hears.fold(heard, |heard, (at, _)| heard | (1 << at));
+                }
             }
+            // Watchers wake to all of a commit's changes at once: woken at the first, each would be polled, framed
+            // and sent as often as there are changes.
+            wakers.drain(..).for_each(Waker::wake);
         }
         let told = listeners.iter().enumerate().filter(|(at, _)| heard & (1 << at) != 0);
         told.for_each(|(_, listener)| (listener.hear)());

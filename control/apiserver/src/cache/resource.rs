@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::Arc,
+    task::Waker,
 };
 use timonel_store::{Event, EventKind, KeyValue, Revision};
 
@@ -111,8 +112,8 @@ impl Objects {
         }
     }
 
-    /// Takes one change of the store in and tells whom it concerns.
-    pub(super) fn apply(&mut self, event: &Event) {
+    /// Takes one change of the store in and queues it for whom it concerns; they are woken by the caller.
+    pub(super) fn apply(&mut self, event: &Event, wakers: &mut Vec<Waker>) {
         if event.current.mod_revision <= self.loaded_at {
             return;
         }
@@ -131,32 +132,32 @@ impl Objects {
             }
         };
         let change = Arc::new(change);
-        self.dispatch(&change);
+        self.dispatch(&change, wakers);
         self.remember(change);
     }
 
-    fn dispatch(&mut self, change: &Arc<Change>) {
+    fn dispatch(&mut self, change: &Arc<Change>, wakers: &mut Vec<Waker>) {
         if self.watchers.is_empty() {
             return;
         }
         let current = &change.current;
-        self.offer(&Trigger::All, change);
+        self.offer(&Trigger::All, change, wakers);
         if !current.namespace().is_empty() {
-            self.offer(&Trigger::Namespace(current.namespace().to_owned()), change);
+            self.offer(&Trigger::Namespace(current.namespace().to_owned()), change, wakers);
         }
-        self.offer(&Trigger::Path(current.path().to_owned()), change);
+        self.offer(&Trigger::Path(current.path().to_owned()), change, wakers);
         if let Some(at) = self.index_field {
             let now = current.field(at).to_owned();
             if let Some(before) = change.previous.as_ref().map(|entry| entry.field(at)).filter(|b| *b != now) {
-                self.offer(&Trigger::Indexed(before.to_owned()), change);
+                self.offer(&Trigger::Indexed(before.to_owned()), change, wakers);
             }
-            self.offer(&Trigger::Indexed(now), change);
+            self.offer(&Trigger::Indexed(now), change, wakers);
         }
     }
 
-    fn offer(&mut self, trigger: &Trigger, change: &Arc<Change>) {
+    fn offer(&mut self, trigger: &Trigger, change: &Arc<Change>, wakers: &mut Vec<Waker>) {
         if let Some(group) = self.watchers.get_mut(trigger) {
-            group.retain(|watcher| watcher.offer(change));
+            group.retain(|watcher| watcher.offer(change, wakers));
             if group.is_empty() {
                 self.watchers.remove(trigger);
             }

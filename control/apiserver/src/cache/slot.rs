@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use std::{
     collections::VecDeque,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 use timonel_api::GroupResource;
 use timonel_store::{Event, KeyRange, KeyValue, Revision};
@@ -147,8 +147,8 @@ impl Slot {
         }
     }
 
-    pub(super) fn apply(&self, event: &Event) {
-        self.objects.write().apply(event);
+    pub(super) fn apply(&self, event: &Event, wakers: &mut Vec<Waker>) {
+        self.objects.write().apply(event, wakers);
     }
 
     /// Starts over from what the store holds; every watch ends.

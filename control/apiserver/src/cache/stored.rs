@@ -127,6 +127,8 @@ pub(crate) fn encode(object: &Value, columns: &Columns) -> Bytes {
     let mut out = Vec::with_capacity(4096);
     encode_columns(&mut out, object, columns);
     encode_body(&mut out, object);
+    // The store keeps the newest of these for watchers, and counts what is in them, not what they might hold.
+    out.shrink_to_fit();
     out.into()
 }
 

@@ -69,25 +69,21 @@ impl Watcher {
         }
     }
 
-    /// Queues a change if it concerns this watcher. Returns whether the watcher is still there.
-    pub(super) fn offer(&self, change: &Arc<Change>) -> bool {
+    /// Queues a change if it concerns this watcher. Returns whether the watcher is still there; whom to wake for it
+    /// goes to `wakers`.
+    pub(super) fn offer(&self, change: &Arc<Change>, wakers: &mut Vec<Waker>) -> bool {
         let Some(kind) = self.kind_of(change) else { return !self.has_ended() };
-        let waker = {
-            let mut queue = self.queue.lock();
-            if queue.end.is_some() {
-                return false;
-            }
-            if queue.changes.len() >= QUEUE_BOUND {
-                queue.end = Some(WatchEnd::TooSlow);
-                queue.changes = VecDeque::new();
-            } else {
-                queue.changes.push_back((change.clone(), kind));
-            }
-            queue.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+        let mut queue = self.queue.lock();
+        if queue.end.is_some() {
+            return false;
         }
+        if queue.changes.len() >= QUEUE_BOUND {
+            queue.end = Some(WatchEnd::TooSlow);
+            queue.changes = VecDeque::new();
+        } else {
+            queue.changes.push_back((change.clone(), kind));
+        }
+        wakers.extend(queue.waker.take());
         true
     }
 

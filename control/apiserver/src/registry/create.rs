@@ -34,21 +34,31 @@ pub(crate) enum Written {
 /// Creates the object in the body and answers with it.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     let bytes = read_body(body).await?;
-    let mut object = call.decode_object(content(call.headers)?, &bytes)?;
-    check_namespace(call, &mut object)?;
-    rules::apply_defaults(&call.view.scheme, &call.view.resource, &mut object);
-    owners::Owners::new(call)?.create(&mut object);
-    let object = call.view.absorb(object)?;
-    let written = create_object(call, object).await?;
+    // Decoded again for every further attempt, which few creations need; a copy for each first one costs more.
+    let read = || {
+        let mut object = call.decode_object(content(call.headers)?, &bytes)?;
+        check_namespace(call, &mut object)?;
+        rules::apply_defaults(&call.view.scheme, &call.view.resource, &mut object);
+        owners::Owners::new(call)?.create(&mut object);
+        call.view.absorb(object)
+    };
+    let written = create_object(call, &read).await?;
     super::answer::written(call, written, 201).await
 }
 
-/// The same for a decoded object in the storage version.
-pub(crate) async fn create_object(call: &Call<'_>, object: Value) -> Result<Written, Status> {
+/// The same for the decoded object in the storage version that `read` gives, once for each attempt.
+pub(crate) async fn create_object(
+    call: &Call<'_>,
+    read: &(dyn Fn() -> Result<Value, Status> + Sync),
+) -> Result<Written, Status> {
+    let mut object = read()?;
     let generated = object.str_at(&["metadata", "name"]).is_empty();
     let (mut names, mut last) = (0, None);
-    for _ in 0..MAX_RACES {
-        match attempt(call, object.clone()).await {
+    for attempts in 0..MAX_RACES {
+        if attempts > 0 {
+            object = read()?;
+        }
+        match attempt(call, std::mem::take(&mut object)).await {
             Err(status) if generated && &*status.reason == "AlreadyExists" && names < MAX_GENERATED => {
                 names += 1;
                 last = Some(status);

@@ -62,7 +62,9 @@ pub(crate) async fn get(call: &Call<'_>) -> Result<http::Answer, Status> {
 
 /// Answers LIST.
 pub(crate) async fn list(call: &Call<'_>) -> Result<http::Answer, Status> {
-    super::answer::list(call, &page(call).await?)
+    let page = page(call).await?;
+    super::answer::encode_ahead(call, &page).await?;
+    super::answer::list(call, &page)
 }
 
 /// The objects that a list asks for.

@@ -150,7 +150,8 @@ async fn create_instead(call: &Call<'_>, part: Part, change: &dyn Change) -> Res
         );
         return Err(Status::conflict(call.view.group(), call.view.plural(), &call.info.name, &why));
     }
-    Ok((create_object(call, call.view.absorb(object)?).await?, true))
+    let object = call.view.absorb(object)?;
+    Ok((create_object(call, &|| Ok(object.clone())).await?, true))
 }
 
 enum Attempt {
@@ -165,7 +166,7 @@ async fn attempt(call: &Call<'_>, part: Part, change: &dyn Change, entry: &Arc<E
     let view = &call.view;
     view.prepare(std::slice::from_ref(entry)).await?;
     let old = view.decode_stored(entry)?;
-    let shown = view.present(old.clone())?;
+    let shown = view.shown(&old)?;
     let changed = change.change(&shown)?;
     let mut new = view.absorb(changed)?;
     let named = check_version(call, &new, entry)?;

@@ -5,7 +5,7 @@
 
 use crate::cache::{ChangeKind, Columns, Entry, Slot};
 use crate::custom::Custom;
-use crate::http::{Accept, Media, Shape};
+use crate::http::{Accept, Media, Piece, Shape};
 use bytes::Bytes;
 use std::{
     borrow::Cow,
@@ -32,6 +32,9 @@ pub(crate) struct View {
     printer: OnceLock<Printer>,
     pub(crate) custom: Option<Custom>,
 }
+
+/// Room for a message that is being encoded; most are smaller.
+const PROTOBUF_BYTES: usize = 8 << 10;
 
 /// What is kept beside the objects of a resource for field selectors.
 pub(crate) fn columns_of(resource: &GroupResource) -> Columns {
@@ -177,6 +180,11 @@ impl View {
         Ok(stored)
     }
 
+    /// What [`Self::decode_stored`] gave, as an object of this version; a copy only where they differ.
+    pub(crate) fn shown<'a>(&self, stored: &'a Value) -> Result<Cow<'a, Value>, Status> {
+        if self.converts { self.present(stored.clone()).map(Cow::Owned) } else { Ok(Cow::Borrowed(stored)) }
+    }
+
     /// Writes this version's `apiVersion` and `kind` into an object.
     pub(crate) fn stamp(&self, object: &mut Value) {
         let object = object.make_object();
@@ -264,13 +272,13 @@ impl View {
     }
 
     /// `,` and one item of a list as JSON; items of built-in kinds carry no `apiVersion` and `kind`, as upstream's.
-    pub(crate) fn item_json(&self, entry: &Entry) -> Result<Bytes, Status> {
+    pub(crate) fn item_json(&self, entry: &Arc<Entry>) -> Result<Piece, Status> {
         let plain = self.is_plain(entry);
         if self.resource.custom && plain {
-            return Ok([b",{", &self.head[..], entry.members()].concat().into());
+            return Ok(Piece::Bytes([b",{", &self.head[..], entry.members()].concat().into()));
         }
         if plain {
-            return Ok(entry.item());
+            return Ok(Piece::Item(entry.clone()));
         }
         let mut value = self.decode(entry)?;
         if !self.resource.custom {
@@ -280,15 +288,22 @@ impl View {
         }
         let mut out = vec![b','];
         timonel_api::encode_json_into(&value, &mut out);
-        Ok(out.into())
+        Ok(Piece::Bytes(out.into()))
+    }
+
+    /// One item of a list in protobuf.
+    pub(crate) fn item_protobuf(&self, entry: &Arc<Entry>) -> Result<Piece, Status> {
+        let message = self.protobuf(entry)?;
+        Ok(if self.converts { Piece::Converted(message) } else { Piece::Message(entry.clone()) })
     }
 
     /// One object's protobuf message, without the envelope.
     pub(crate) fn protobuf(&self, entry: &Entry) -> Result<Bytes, Status> {
         let encode = |value: &Value| {
-            let mut out = Vec::with_capacity(1024);
+            let mut out = Vec::with_capacity(PROTOBUF_BYTES);
             timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value, &mut out);
-            Bytes::from(out)
+            // Kept as long as the object: as large as it is, not as large as it might have become.
+            Bytes::copy_from_slice(&out)
         };
         if self.converts {
             return Ok(encode(&self.decode(entry)?));

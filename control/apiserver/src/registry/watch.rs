@@ -16,7 +16,7 @@ use crate::{
     http::{self, Accept, Shape},
     rules,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use std::{
     future::Future,
@@ -35,6 +35,9 @@ use tokio::time::{Instant, Sleep};
 const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
 /// How often a quiet watch tells how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Events that are there already go out in one frame up to about this size: what a frame costs in HTTP/2 is more than
+/// what its bytes do.
+const JOINED_BYTES: usize = 16 << 10;
 /// Marks the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -78,14 +81,18 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         MIN_TIMEOUT + Duration::from_millis(call.server.entropy.below(MIN_TIMEOUT.as_millis() as u64))
     });
     let now = Instant::now();
+    let end_at = now + timeout;
+    // Without bookmarks nothing is to ring before the end: a hundred thousand idle watches would each wake every minute.
+    let bookmark_at = if options.allow_bookmarks { now + BOOKMARK_EVERY } else { end_at };
     let body = WatchBody {
         key: rendering.view.rendering(&rendering.accept),
         rendering,
-        initial: initial.into_iter(),
+        initial: Some(initial.into_iter()),
         announce_end: send_initial == Some(true),
         bookmarks: options.allow_bookmarks,
-        bookmark_at: Box::pin(tokio::time::sleep_until(now + BOOKMARK_EVERY)),
-        end_at: Box::pin(tokio::time::sleep_until(now + timeout)),
+        bookmark_at,
+        end_at,
+        timer: Box::pin(tokio::time::sleep_until(end_at.min(bookmark_at))),
         stream: Some(stream),
         cache: cache.clone(),
         columns_sent: false,
@@ -174,11 +181,14 @@ async fn convert(
 struct WatchBody {
     rendering: Rendering,
     key: u32,
-    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// What was there at the start; gone, and its memory with it, once it has been sent.
+    initial: Option<std::vec::IntoIter<Arc<Entry>>>,
     announce_end: bool,
     bookmarks: bool,
-    bookmark_at: Pin<Box<Sleep>>,
-    end_at: Pin<Box<Sleep>>,
+    bookmark_at: Instant,
+    end_at: Instant,
+    /// Rings for whichever comes first.
+    timer: Pin<Box<Sleep>>,
     stream: Option<ChangeStream>,
     cache: Arc<Cache>,
     columns_sent: bool,
@@ -231,11 +241,12 @@ impl WatchBody {
 
     /// What comes next, unless a change is to be converted first.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(entry) = self.initial.next() {
+        if let Some(entry) = self.initial.as_mut().and_then(Iterator::next) {
             let with_columns = !std::mem::replace(&mut self.columns_sent, true);
             let frame = self.rendering.event(ChangeKind::Added, &entry, with_columns);
             return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
         }
+        self.initial = None;
         // Everything up to this revision is queued before the cache says so: if the queue is empty after
         // reading it, all of it has been delivered.
         let delivered = self.cache.delivered();
@@ -270,16 +281,22 @@ impl WatchBody {
             let frame = self.rendering.bookmark(delivered, true);
             return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
         }
-        if self.end_at.as_mut().poll(context).is_ready() {
-            self.end(None);
-            return Poll::Ready(None);
-        }
-        if self.bookmarks && self.bookmark_at.as_mut().poll(context).is_ready() {
-            self.bookmark_at.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
-            // Registers for the next one; it cannot be due yet.
-            let _ = self.bookmark_at.as_mut().poll(context);
-            let frame = self.rendering.bookmark(delivered, false);
-            return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+        while self.timer.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if now >= self.end_at {
+                self.end(None);
+                return Poll::Ready(None);
+            }
+            let due = self.bookmarks && now >= self.bookmark_at;
+            if due {
+                self.bookmark_at = now + BOOKMARK_EVERY;
+            }
+            let next = self.end_at.min(self.bookmark_at);
+            self.timer.as_mut().reset(next);
+            if due {
+                let frame = self.rendering.bookmark(delivered, false);
+                return Poll::Ready(frame.map_or_else(|status| self.end(Some(&status)), Some));
+            }
         }
         Poll::Pending
     }
@@ -293,6 +310,14 @@ impl http_body::Body for WatchBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.poll_bytes(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        let Some(first) = std::task::ready!(self.poll_bytes(context)) else { return Poll::Ready(None) };
+        let mut joined: Option<BytesMut> = None;
+        // What an end leaves behind is found by the next poll.
+        while joined.as_ref().map_or(first.len(), BytesMut::len) < JOINED_BYTES
+            && let Poll::Ready(Some(next)) = self.poll_bytes(context)
+        {
+            joined.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&next);
+        }
+        Poll::Ready(Some(Ok(Frame::data(joined.map_or(first, BytesMut::freeze)))))
     }
 }

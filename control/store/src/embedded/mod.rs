@@ -68,8 +68,8 @@ pub struct EmbeddedConfig {
 impl Default for EmbeddedConfig {
     fn default() -> Self {
         Self {
-            cache_bytes: 24 << 20,
-            tail_bytes: 8 << 20,
+            cache_bytes: 8 << 20,
+            tail_bytes: 4 << 20,
             quota_bytes: 64 << 30,
             reserve_bytes: 64 << 20,
             batch_wait: Duration::from_millis(25),
@@ -97,10 +97,14 @@ impl EmbeddedStore {
     pub fn open(directory: impl AsRef<Path>, config: EmbeddedConfig) -> Result<Self, StoreError> {
         let directory = directory.as_ref();
         let file = directory.join(FILE);
-        make_file(directory, &file)?;
+        let name = file.display().to_string();
         let (path, cache) = (file.clone(), config.cache_bytes);
-        let opener: Opener = Box::new(move || Database::builder().set_cache_size(cache).open(&path));
-        Self::start(&file.display().to_string(), opener, config, Some(directory.to_owned()))
+        let made = Mutex::new(make_file(directory, &file, cache)?);
+        let opener: Opener = Box::new(move || match made.lock().take() {
+            Some(made) => Ok(made),
+            None => Database::builder().set_cache_size(cache).open(&path),
+        });
+        Self::start(&name, opener, config, Some(directory.to_owned()))
     }
 
     fn start(
@@ -174,8 +178,9 @@ impl Drop for EmbeddedStore {
     }
 }
 
-/// Makes an empty store under another name first, so that an empty file under the real one is always damage.
-fn make_file(directory: &Path, file: &Path) -> Result<(), StoreError> {
+/// Makes an empty store, if there is none, under another name first, so that an empty file under the real one is always
+/// damage. It stays open: to close it and open it again takes five flushes of a start that has fifteen.
+fn make_file(directory: &Path, file: &Path, cache: usize) -> Result<Option<Database>, StoreError> {
     let failed =
         |error: &dyn std::fmt::Display| StoreError::Unavailable(format!("{}: cannot be made: {error}", file.display()));
     std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
@@ -186,7 +191,7 @@ fn make_file(directory: &Path, file: &Path) -> Result<(), StoreError> {
                 file.display()
             )));
         }
-        Ok(_) => return Ok(()),
+        Ok(_) => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(&error)),
     }
@@ -195,9 +200,10 @@ fn make_file(directory: &Path, file: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
         _ => {}
     }
-    Database::create(&new).map_err(|error| failed(&error))?.close().map_err(|error| failed(&error))?;
+    let made = Database::builder().set_cache_size(cache).create(&new).map_err(|error| failed(&error))?;
     std::fs::rename(&new, file).map_err(|error| failed(&error))?;
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| failed(&error))
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| failed(&error))?;
+    Ok(Some(made))
 }
 
 fn weight(txn: &Txn) -> usize {

@@ -6,7 +6,9 @@ mod crash;
 mod dns;
 mod idle;
 mod isolation;
+mod node;
 mod proxy;
+mod scale;
 mod schedule;
 mod start;
 mod watch;
@@ -18,7 +20,8 @@ use crate::{
     client::{Ask, Client},
     objects,
     ours::Service,
-    peer::{Peer, Side, Usage},
+    peer::{Peer, Side},
+    process::Usage,
     record::Figures,
     upstream::Upstream,
 };
@@ -54,7 +57,7 @@ const fn slow(name: &'static str) -> Workload {
 }
 
 /// Everything, in the order in which it runs.
-pub(crate) const WORKLOADS: [Workload; 12] = [
+pub(crate) const WORKLOADS: [Workload; 16] = [
     quick("start"),
     quick("api"),
     quick("schedule/core"),
@@ -65,6 +68,10 @@ pub(crate) const WORKLOADS: [Workload; 12] = [
     slow("idle/200-clusters"),
     slow("crash/serving-again"),
     slow("watch/idle-100k"),
+    slow("scale/objects"),
+    slow("scale/watchers"),
+    slow("custom/100k"),
+    slow("node/pods"),
     slow("dns/queries"),
     slow("proxy/change"),
 ];
@@ -113,6 +120,10 @@ impl Bench {
             "idle/200-clusters" => idle::run(self, 200, figures).await,
             "crash/serving-again" => crash::run(self, figures).await,
             "watch/idle-100k" => watch::idle(self, figures).await,
+            "scale/objects" => scale::objects(self, figures).await,
+            "scale/watchers" => scale::watchers(self, figures).await,
+            "custom/100k" => scale::custom(self, figures).await,
+            "node/pods" => node::run(figures).await,
             "dns/queries" => dns::run(self, figures).await,
             "proxy/change" => proxy::run(round, figures).await,
             other => anyhow::bail!("no workload {other:?}"),
