@@ -62,7 +62,7 @@ mod tests {
     fn a_certificate_is_kept_until_it_is_old() {
         let (clock, shift) = Clock::shifted();
         let pki = Arc::new(ClusterPki::create(clock.now()).unwrap());
-        let proxy = FrontProxy::new(pki, clock.clone());
+        let proxy = FrontProxy::new(pki, clock);
         let show = || proxy.resolve(&[], &[]).unwrap();
         let first = show();
         let subject = timonel_pki::subject_of(&first.cert[0]).unwrap();

@@ -61,13 +61,13 @@ pub fn warnings(kind: KindRef<'_>, new: &Value, old: Option<&Value>) -> Vec<Stri
         ("storage.k8s.io", "CSIDriver") => driver(new, old, &mut out),
         ("node.k8s.io", "RuntimeClass") => selectors::runtime_class(new, &mut out),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(new, &mut out),
-        ("networking.k8s.io", "Ingress") if old.is_none() => {
-            if new.at(&["metadata", "annotations", "kubernetes.io/ingress.class"]).is_some() {
-                out.push(
-                    "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
-                        .to_owned(),
-                );
-            }
+        ("networking.k8s.io", "Ingress")
+            if old.is_none() && new.at(&["metadata", "annotations", "kubernetes.io/ingress.class"]).is_some() =>
+        {
+            out.push(
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+                    .to_owned(),
+            );
         }
         ("discovery.k8s.io", "EndpointSlice") => slice(new, old.is_none(), &mut out),
         ("resource.k8s.io", "ResourceSlice") => {

@@ -489,10 +489,10 @@ mod tests {
         let arrive = |core: &mut Core<u64>, at: usize, now: u64| core.arrive(at, now, 1, now, || 0);
         let runs = |core: &Core<u64>| (core.levels[0].executing, core.levels[1].executing);
         for turn in 0..60 {
-            drop(arrive(&mut core, 1, turn));
+            let _ = arrive(&mut core, 1, turn);
         }
         assert_eq!(runs(&core), (0, 50));
-        drop(arrive(&mut core, 1, 2 * second));
+        let _ = arrive(&mut core, 1, 2 * second);
         let current = core.levels[1].seats.current;
         assert!((80..=90).contains(&current), "{current}");
     }

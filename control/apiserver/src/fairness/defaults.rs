@@ -16,8 +16,11 @@ const AUTO_UPDATE: [&str; 3] = ["metadata", "annotations", "apf.kubernetes.io/au
 /// Objects whose spec nobody may change.
 const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
-/// Levels: name, shares, percent that may be lent, queues and hand (none: it refuses).
-const LEVELS: [(&str, i64, i64, Option<(i64, i64)>); 8] = [
+/// Queues of a level and how many of them a flow is dealt.
+type Queues = (i64, i64);
+
+/// Levels: name, shares, percent that may be lent, queues (none: it refuses).
+const LEVELS: [(&str, i64, i64, Option<Queues>); 8] = [
     ("exempt", 0, 0, None),
     ("catch-all", 5, 0, None),
     ("system", 30, 33, Some((64, 6))),
@@ -260,8 +263,8 @@ fn of_kind(found: &Value, kind: &str) -> Value {
     object
 }
 
-fn plan_kind(kind: &str, wanted: Vec<Value>, existing: &Named, writes: &mut Vec<Write>) {
-    for wanted in &wanted {
+fn plan_kind(kind: &str, wanted: &[Value], existing: &Named, writes: &mut Vec<Write>) {
+    for wanted in wanted {
         match existing.get(wanted.str_at(&["metadata", "name"])) {
             None => writes.push(Write::Create(wanted.clone())),
             Some(found) if keeps(found) && !semantic_equal(found.get("spec"), wanted.get("spec")) => {
@@ -280,8 +283,8 @@ fn plan_kind(kind: &str, wanted: Vec<Value>, existing: &Named, writes: &mut Vec<
 /// What to write so that the objects are as they should be.
 pub(super) fn plan(known_levels: &Named, known_schemas: &Named, now: jiff::Timestamp) -> Vec<Write> {
     let mut writes = Vec::new();
-    plan_kind(LEVEL, levels(), known_levels, &mut writes);
-    plan_kind(SCHEMA, schemas(), known_schemas, &mut writes);
+    plan_kind(LEVEL, &levels(), known_levels, &mut writes);
+    plan_kind(SCHEMA, &schemas(), known_schemas, &mut writes);
     for found in known_schemas.values() {
         let level = found.str_at(&["spec", "priorityLevelConfiguration", "name"]);
         let mut wanted = dangling(found, known_levels.contains_key(level) || MANDATORY.contains(&level), now);
@@ -315,7 +318,7 @@ mod tests {
         jiff::Timestamp::UNIX_EPOCH
     }
 
-    fn said(writes: Vec<Write>) -> Vec<String> {
+    fn said(writes: &[Write]) -> Vec<String> {
         let text = |mark: char, object: &Value| format!("{mark}{}", object.str_at(&["metadata", "name"]));
         let one = |write: &Write| match write {
             Write::Create(object) => text('+', object),
@@ -336,7 +339,7 @@ mod tests {
     fn what_a_new_cluster_gets_needs_no_write() {
         let (levels, schemas) = all();
         assert_eq!((levels.len(), schemas.len()), (8, 11));
-        assert_eq!(said(plan(&levels, &schemas, now())), [""; 0]);
+        assert_eq!(said(&plan(&levels, &schemas, now())), [""; 0]);
         assert_eq!(plan(&Named::new(), &Named::new(), now()).len(), 19);
     }
 
@@ -352,7 +355,7 @@ mod tests {
         change("catch-all", "false");
         change("probes", "false");
         change("service-accounts", "true");
-        assert_eq!(said(plan(&levels, &schemas, now())), ["=service-accounts", "=catch-all"]);
+        assert_eq!(said(&plan(&levels, &schemas, now())), ["=service-accounts", "=catch-all"]);
     }
 
     #[test]
@@ -374,6 +377,6 @@ mod tests {
         let unwanted = level(("old", 5, 0, None));
         let mut levels = levels;
         levels.insert("old".into(), Arc::new(unwanted));
-        assert!(said(plan(&levels, &schemas, now())).contains(&"-old".to_owned()));
+        assert!(said(&plan(&levels, &schemas, now())).contains(&"-old".to_owned()));
     }
 }

@@ -194,7 +194,7 @@ mod tests {
     use crate::http::{Query, RequestInfo};
     use serde_json::json;
 
-    fn schema(rule: serde_json::Value) -> Schema {
+    fn schema(rule: &serde_json::Value) -> Schema {
         let object = json!({"metadata": {"name": "s", "uid": "u"}, "spec": {"matchingPrecedence": 5,
             "priorityLevelConfiguration": {"name": "p"}, "distinguisherMethod": {"type": "ByUser"}, "rules": [rule]}});
         Schema::read(&object.into(), 0, "v", Told::default())
@@ -235,13 +235,13 @@ mod tests {
         ] {
             let user = User::service_account("n", "a", "u");
             let info = RequestInfo::parse(&::http::Method::GET, target, &Query::default());
-            assert_eq!(schema(rule.clone()).matches(&user, &info.attributes()), expected, "{target} {rule}");
+            assert_eq!(schema(&rule).matches(&user, &info.attributes()), expected, "{target} {rule}");
         }
     }
 
     #[test]
     fn flows_are_told_apart_by_what_the_schema_says() {
-        let schema = schema(json!({}));
+        let schema = schema(&json!({}));
         let info = RequestInfo::parse(&::http::Method::GET, "/api/v1/pods", &Query::default());
         let flow = |name: &str| schema.flow(&User::new(name, &[]), &info.attributes());
         assert_eq!(flow("a"), flow("a"));

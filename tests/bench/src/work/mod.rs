@@ -123,7 +123,7 @@ impl Bench {
             "scale/objects" => scale::objects(self, figures).await,
             "scale/watchers" => scale::watchers(self, figures).await,
             "custom/100k" => scale::custom(self, figures).await,
-            "node/pods" => node::run(figures).await,
+            "node/pods" => Box::pin(node::run(figures)).await,
             "dns/queries" => dns::run(self, figures).await,
             "proxy/change" => proxy::run(round, figures).await,
             other => anyhow::bail!("no workload {other:?}"),
