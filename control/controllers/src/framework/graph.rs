@@ -72,8 +72,18 @@ impl Graph {
         self.complete
     }
 
-    /// Says which resources exist.
+    /// Says which resources exist. Who is owned by an object of a resource that was not known until here deserves a look:
+    /// that the owner is gone could not be found out before.
     pub fn set_resources(&mut self, resources: Vec<Resource>) {
+        let known: BTreeSet<&Resource> = self.resources.iter().collect();
+        let new: Vec<&Resource> = resources.iter().filter(|resource| !known.contains(resource)).collect();
+        let is_new = |owner: &OwnerReference| {
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+            new.iter().any(|resource| *resource.kind == *owner.kind && resource.group() == group)
+        };
+        let affected = self.members.iter().filter(|(_, member)| member.owners.iter().any(is_new));
+        let affected: Vec<String> = affected.map(|(uid, _)| uid.clone()).collect();
+        self.dirty.extend(affected);
         self.resources = resources;
     }
 
@@ -171,6 +181,24 @@ mod tests {
             uid: Some(uid.to_owned()),
             owner_references: Some(owners.iter().map(reference).collect()),
             ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_resource_that_becomes_known_has_those_it_owns_looked_at() {
+        let mut graph = Graph::default();
+        let mut meta = owned("x", &["a"]);
+        for owner in meta.owner_references.iter_mut().flatten() {
+            owner.api_version = "apps/v1".to_owned();
+            owner.kind = "Deployment".to_owned();
+        }
+        graph.apply(&Kind::ReplicaSet.resource(), &meta);
+        graph.apply(&Kind::ReplicaSet.resource(), &owned("y", &["b"]));
+        graph.set_resources(vec![Kind::Pod.resource()]);
+        graph.take_dirty();
+        for expected in [&["x"][..], &[]] {
+            graph.set_resources(vec![Kind::Pod.resource(), Kind::Deployment.resource()]);
+            assert_eq!(graph.take_dirty().into_iter().collect::<Vec<_>>(), expected);
         }
     }
 

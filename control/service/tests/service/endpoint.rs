@@ -53,8 +53,10 @@ async fn a_port_that_another_program_has_costs_only_that_endpoint() {
     let held = std::sync::OnceLock::new();
     let world = world
         .restart(async {
-            let listener = TcpListener::bind(("127.0.0.1", u16::try_from(a.port).unwrap())).await.unwrap();
-            held.set(listener).unwrap();
+            let port = u16::try_from(a.port).unwrap();
+            let listener =
+                eventually("the port to be let go", || async { TcpListener::bind(("127.0.0.1", port)).await.ok() });
+            held.set(listener.await).unwrap();
         })
         .await;
     let clusters = world.clusters();

@@ -149,8 +149,8 @@ mod tests {
         let below = folder.path().join("m/run");
         std::fs::create_dir_all(&below).unwrap();
         std::fs::write(below.join("x.sock"), "").unwrap();
-        assert_eq!(find(folder.path(), "x.sock", 3), Some(below.join("x.sock")));
-        assert_eq!(find(folder.path(), "x.sock", 2), None);
-        assert_eq!(find(folder.path(), "y.sock", 3), None);
+        assert_eq!(find(folder.path(), "x.sock", 2), Some(below.join("x.sock")));
+        assert_eq!(find(folder.path(), "x.sock", 1), None);
+        assert_eq!(find(folder.path(), "y.sock", 2), None);
     }
 }
