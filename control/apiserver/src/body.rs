@@ -41,6 +41,36 @@ impl Body {
     {
         Self(Inner::Stream(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))))
     }
+
+    /// The same body; `kept` is dropped with it, after its end or when nobody wants the rest.
+    pub(crate) fn keeping(self, kept: impl Send + Unpin + 'static) -> Self {
+        Self::new(Keeping { inner: self, _kept: kept })
+    }
+}
+
+struct Keeping<K> {
+    inner: Body,
+    _kept: K,
+}
+
+impl<K: Unpin> http_body::Body for Keeping<K> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 impl Default for Body {

@@ -9,8 +9,6 @@ use crate::{
 };
 use ::http::{Request, Response};
 use async_trait::async_trait;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,19 +16,14 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 use timonel_api::Status;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 /// Time for a request's head, and for the next request on a connection that is kept.
@@ -130,33 +123,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// An answer's body; the request is under way until it has ended.
-struct Counted {
-    inner: Body,
-    _under_way: UnderWay,
-    _place: OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = crate::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 impl ApiServer {
     /// Serves one connection until it ends; when `stop` is cancelled, until what is under way is done.
     ///
@@ -203,7 +169,7 @@ impl ApiServer {
             return response;
         }
         match self.limits.stream() {
-            Some(place) => response.map(|inner| Body::new(Counted { inner, _under_way: under_way, _place: place })),
+            Some(place) => response.map(|body| body.keeping((under_way, place))),
             None => Answer::status(&Status::too_many_requests("too many watches and streams", 1)).finish(&[]),
         }
     }

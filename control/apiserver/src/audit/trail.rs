@@ -17,7 +17,7 @@ use http::{
     HeaderMap, Response,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT},
 };
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -25,9 +25,7 @@ use std::{
     collections::BTreeMap,
     io::Read,
     net::IpAddr,
-    pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
 };
 use timonel_api::{
     Envelope, Gvk, Limits, Scheme, Status, Value, decode_json_untyped, decode_proto, decode_yaml_untyped, encode_json,
@@ -217,7 +215,7 @@ impl Trail {
             state.1 = State::Started;
             drop(state);
             self.tell(Stage::ResponseStarted);
-            return response.map(|inner| Body::new(Followed { inner, _trail: self }));
+            return response.map(|body| body.keeping(self));
         }
         let wanted = self.wants_answer();
         let (parts, body) = response.into_parts();
@@ -269,32 +267,6 @@ impl Drop for Trail {
             State::Started => Stage::ResponseComplete,
         };
         self.tell(stage);
-    }
-}
-
-/// The body of an answer whose end is told.
-struct Followed {
-    inner: Body,
-    _trail: Arc<Trail>,
-}
-
-impl http_body::Body for Followed {
-    type Data = Bytes;
-    type Error = crate::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
