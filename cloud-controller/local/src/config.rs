@@ -2,6 +2,7 @@
 
 use crate::error::LocalError;
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -32,6 +33,17 @@ impl Default for HealthSettings {
     fn default() -> Self {
         Self { interval: Duration::from_millis(300), timeout: Duration::from_secs(1), threshold: 2, silence: 6 }
     }
+}
+
+/// What a local cloud's traces on this machine are named and numbered by. It is written down while there are any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPlace {
+    /// [`LocalConfig::name`].
+    pub name: String,
+    /// [`LocalConfig::public_range`].
+    pub public_range: Ipv4Net,
+    /// [`LocalConfig::machine_range`].
+    pub machine_range: Ipv4Net,
 }
 
 /// Configuration of a local cloud.
@@ -86,8 +98,22 @@ impl LocalConfig {
         nth(self.public_range, 1)
     }
 
+    /// What this machine is told apart by.
+    #[must_use]
+    pub fn place(&self) -> LocalPlace {
+        LocalPlace { name: self.name.clone(), public_range: self.public_range, machine_range: self.machine_range }
+    }
+
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<(), LocalError> {
+        if self.machine_command.is_empty() {
+            return Err(LocalError::Config("machines have no program to start".to_owned()));
+        }
+        self.check_place()
+    }
+
+    /// Refuses what cannot be anywhere on this machine.
+    pub(crate) fn check_place(&self) -> Result<(), LocalError> {
         let config = |text: String| Err(LocalError::Config(text));
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if self.name.is_empty() || self.name.len() > NAME_CHARACTERS || !self.name.chars().all(plain) {
@@ -101,9 +127,6 @@ impl LocalConfig {
         }
         if !self.data.is_absolute() || ["/run", "/proc", "/sys", "/dev"].iter().any(|d| self.data.starts_with(d)) {
             return config(format!("{} must be absolute and on a disk", self.data.display()));
-        }
-        if self.machine_command.is_empty() {
-            return config("machines have no program to start".to_owned());
         }
         Ok(())
     }

@@ -59,6 +59,15 @@ impl EdgeState {
         self.book.of(&(target, check.clone())).map_or_else(stood, |health| health.healthy)
     }
 
+    /// Of a load balancer without a healthy target, those that have its traffic and whose agent is merely away: what
+    /// it set up there goes on serving without it.
+    fn standing(&self, balancer: &BalancerRecord, all: &BTreeSet<Ipv4Addr>) -> BTreeSet<Ipv4Addr> {
+        let check = &balancer.spec.health;
+        let away = |target: &Ipv4Addr| self.book.of(&(*target, check.clone())).is_some_and(|health| health.away);
+        let stood = self.applied.iter().flatten().find(|forwarding| forwarding.address == balancer.address);
+        stood.map(|forwarding| forwarding.targets.intersection(all).copied().filter(away).collect()).unwrap_or_default()
+    }
+
     /// Targets that do not answer at all, or whose machine does not run.
     fn dead(&self, records: &Records) -> Dead {
         let mut dead = Dead::new();
@@ -80,11 +89,12 @@ impl EdgeState {
             let all: BTreeSet<Ipv4Addr> = running(records, balancer).into_iter().map(|(_, address)| address).collect();
             let passes = |address: &&Ipv4Addr| self.takes(balancer.address, &balancer.spec.health, **address);
             let healthy: BTreeSet<Ipv4Addr> = all.iter().filter(passes).copied().collect();
+            let none = || if balancer.spec.fail_open { all.clone() } else { self.standing(balancer, &all) };
             Forwarding {
                 address: balancer.address,
                 ports: balancer.spec.ports.clone(),
                 sources: balancer.spec.source_ranges.clone(),
-                targets: if healthy.is_empty() && balancer.spec.fail_open { all } else { healthy },
+                targets: if healthy.is_empty() { none() } else { healthy },
             }
         };
         records.balancers.values().map(forwarding).collect()
@@ -194,8 +204,7 @@ async fn check(config: &LocalConfig, (address, check): &Probe) -> Finding {
         let socket = TcpSocket::from_std_stream(StdStream::from(socket));
         let mut stream = match socket.connect(SocketAddr::from((*address, port))).await {
             Ok(stream) => stream,
-            // The machine lives; whoever should answer is away.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Finding::Refused,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Finding::Away,
             Err(_) => return Finding::Silent,
         };
         let Some(path) = path else { return Finding::Passed };

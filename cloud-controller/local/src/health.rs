@@ -11,6 +11,8 @@ pub(crate) enum Finding {
     Passed,
     /// It answers, and says that it cannot.
     Refused,
+    /// The machine answers, but nobody is there to say whether it can.
+    Away,
     /// It does not answer.
     Silent,
 }
@@ -21,6 +23,8 @@ pub(crate) struct Health {
     pub(crate) healthy: bool,
     /// It does not answer at all: its connections lead nowhere.
     pub(crate) silent: bool,
+    /// Nobody was there to say whether it can, when it was last asked.
+    pub(crate) away: bool,
     failures: u32,
     silences: u32,
 }
@@ -35,7 +39,8 @@ impl Health {
         let failures = self.failures.saturating_add(1);
         let silences = if finding == Finding::Silent { self.silences.saturating_add(1) } else { 0 };
         let out = failures >= settings.threshold;
-        Self { healthy: self.healthy && !out, silent: silences >= settings.silence, failures, silences }
+        let (silent, away) = (silences >= settings.silence, finding == Finding::Away);
+        Self { healthy: self.healthy && !out, silent, away, failures, silences }
     }
 }
 
@@ -55,7 +60,7 @@ impl HealthBook {
             next.insert(probe, health);
         }
         let verdicts =
-            |book: &BTreeMap<Probe, Health>| book.values().map(|h| (h.healthy, h.silent)).collect::<Vec<_>>();
+            |book: &BTreeMap<Probe, Health>| book.values().map(|h| (h.healthy, h.silent, h.away)).collect::<Vec<_>>();
         let changed = !next.keys().eq(self.0.keys()) || verdicts(&next) != verdicts(&self.0);
         self.0 = next;
         changed
@@ -73,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_pass_is_in_two_failures_are_out_and_long_silence_is_death() {
-        use Finding::{Passed as P, Refused as R, Silent as S};
+        use Finding::{Away as A, Passed as P, Refused as R, Silent as S};
         for (findings, healthy, silent) in [
             (vec![], false, false),
             (vec![P], true, false),
@@ -84,6 +89,8 @@ mod tests {
             (vec![S, S, S, S, S, R, S], false, false),
             (vec![S, S, S, S, S, S, P], true, false),
             (vec![P, R, R], false, false),
+            (vec![P, A, A], false, false),
+            (vec![S, S, S, S, S, A, S], false, false),
             (vec![P, S, P, S], true, false),
             (vec![S, S, P], true, false),
             (vec![R], false, false),

@@ -22,7 +22,7 @@ mod records;
 mod rules;
 mod volume;
 
-pub use config::{HealthSettings, LocalConfig};
+pub use config::{HealthSettings, LocalConfig, LocalPlace};
 pub use error::LocalError;
 pub use identity::{IdentityDocument, IdentityError, verify_identity};
 pub use local::LocalCloud;

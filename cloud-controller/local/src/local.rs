@@ -2,12 +2,12 @@
 
 use crate::{
     cgroup,
-    config::LocalConfig,
+    config::{LocalConfig, LocalPlace},
     edge::{self, EdgeState},
     error::LocalError,
     identity::Signer,
     imds, machine, network,
-    records::{Files, MachineRecord, Power, Records},
+    records::{self, Files, MachineRecord, Power, Records},
     volume,
 };
 use aws_lc_rs::hmac;
@@ -135,6 +135,8 @@ impl LocalCloud {
         config.data = config.data.canonicalize().map_err(LocalError::io("resolving", &config.data))?;
         let data_lock = lock(&config.data).await?;
         let files = Files::open(&config)?;
+        network::check_ranges(&config).await?;
+        files.claim(&config)?;
         let records = files.load()?;
         let signer = Signer::open(&config.data.join(IDENTITY_KEY))?;
         machine::write_programs(&config)?;
@@ -299,7 +301,7 @@ impl LocalCloud {
     /// # Errors
     /// When something resists; calling it again goes on.
     pub async fn down(config: &LocalConfig) -> Result<(), LocalError> {
-        config.check()?;
+        config.check_place()?;
         let mut config = config.clone();
         if let Ok(data) = config.data.canonicalize() {
             config.data = data;
@@ -310,9 +312,22 @@ impl LocalCloud {
     }
 
     async fn take_down(config: &LocalConfig) -> Result<(), LocalError> {
+        if let Some(found) = records::place(config)?.filter(|found| *found != config.place()) {
+            return Err(records::other(config, &found));
+        }
         cgroup::remove(Path::new(&config.cgroup())).await?;
         volume::unmount_all(config)?;
-        network::remove_all(config).await
+        network::remove_all(config).await?;
+        records::leave(config)
+    }
+
+    /// Where the cloud of that data directory is on this machine, if anything of it may be there: its name and ranges
+    /// stay until it is taken down.
+    ///
+    /// # Errors
+    /// When what was written down cannot be read.
+    pub fn place(data: &Path) -> Result<Option<LocalPlace>, LocalError> {
+        records::place(&LocalConfig::new("", data, Vec::new()))
     }
 
     /// [`Self::down`], and removes all data, volumes included.

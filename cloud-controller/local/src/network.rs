@@ -36,7 +36,7 @@ async fn has_interface(namespace: &str, interface: &str) -> bool {
 }
 
 /// Refuses ranges that somebody else's routes on this host lead to.
-async fn check_ranges(config: &LocalConfig) -> Result<(), LocalError> {
+pub(crate) async fn check_ranges(config: &LocalConfig) -> Result<(), LocalError> {
     let ours = format!("dev {} ", config.host_interface());
     for range in [config.public_range.trunc(), config.machine_range.trunc()] {
         let routes = run(&["ip", "-4", "route", "show", "root", &range.to_string()], "").await?;
@@ -52,7 +52,6 @@ async fn check_ranges(config: &LocalConfig) -> Result<(), LocalError> {
 
 /// Makes edge and router, as far as they are not there.
 pub(crate) async fn ensure(config: &LocalConfig) -> Result<(), LocalError> {
-    check_ranges(config).await?;
     let (edge, router) = (config.edge(), config.router());
     add_namespace(&edge).await?;
     add_namespace(&router).await?;

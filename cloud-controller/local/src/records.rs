@@ -1,7 +1,11 @@
 //! What the cloud knows, on disk: one small file per object, replaced whole and synced, so that a crash at any
 //! instruction leaves the old record or the new one. Records are written before the effect they announce.
 
-use crate::{config::LocalConfig, error::LocalError, process::ProcessId};
+use crate::{
+    config::{LocalConfig, LocalPlace},
+    error::LocalError,
+    process::ProcessId,
+};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -78,6 +82,8 @@ pub(crate) struct Files {
     root: PathBuf,
 }
 
+/// The file of the cloud's place, below its state directory.
+const PLACE: &str = "cloud.json";
 const KINDS: [&str; 4] = ["machines", "balancers", "volumes", "routes"];
 
 impl Files {
@@ -152,6 +158,23 @@ impl Files {
         self.remove("routes", &route_key(cluster, destination))
     }
 
+    /// Writes down where this cloud is, before there is anything of it.
+    ///
+    /// # Errors
+    /// When another one, of which something may be left, is there.
+    pub(crate) fn claim(&self, config: &LocalConfig) -> Result<(), LocalError> {
+        let wanted = config.place();
+        match place(config)? {
+            Some(found) if found == wanted => Ok(()),
+            Some(found) => Err(other(config, &found)),
+            None => {
+                let path = self.root.join(PLACE);
+                let record = |source| LocalError::Record { path: path.clone(), source };
+                replace(&path, &serde_json::to_vec_pretty(&wanted).map_err(record)?, 0o644)
+            }
+        }
+    }
+
     fn put(&self, kind: &str, key: &str, record: &impl Serialize) -> Result<(), LocalError> {
         let dir = self.root.join(kind);
         let path = dir.join(format!("{key}.json"));
@@ -170,6 +193,38 @@ impl Files {
             _ => sync_dir(&dir),
         }
     }
+}
+
+/// Where the cloud of that data directory is, while something of it may be there.
+pub(crate) fn place(config: &LocalConfig) -> Result<Option<LocalPlace>, LocalError> {
+    let path = config.state_dir().join(PLACE);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| LocalError::Record { path, source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LocalError::io("reading a record", path)(error)),
+    }
+}
+
+/// Nothing of it is left.
+pub(crate) fn leave(config: &LocalConfig) -> Result<(), LocalError> {
+    let path = config.state_dir().join(PLACE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LocalError::io("removing a record", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says what is there instead of what was asked for.
+pub(crate) fn other(config: &LocalConfig, found: &LocalPlace) -> LocalError {
+    let LocalPlace { name, public_range, machine_range } = found;
+    LocalError::Config(format!(
+        "{} holds the local cloud {name:?} (public range {public_range}, machines {machine_range}), not {:?}: use these, \
+         or take it down with them first",
+        config.data.display(),
+        config.name
+    ))
 }
 
 /// Replaces a file whole: written beside it, synced, renamed, the directory synced.

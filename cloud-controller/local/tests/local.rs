@@ -22,7 +22,7 @@ use timonel_cloud_core::{
     Owner, Protocol, Route, Routes, VolumeOrder, Volumes,
     testing::{self, run_suite},
 };
-use timonel_cloud_local::{LocalCloud, LocalError, verify_identity};
+use timonel_cloud_local::{LocalCloud, LocalConfig, LocalError, verify_identity};
 use timonel_runtime::Clock;
 use world::{World, eventually, inside, machine, order};
 
@@ -54,7 +54,12 @@ async fn passes_the_suite_and_leaves_no_trace() {
     run_suite(&cloud, &suite).await;
     machine(&cloud, "left").await;
     cloud.close().await;
+    assert_eq!(LocalCloud::place(&world.config.data).unwrap(), Some(world.config.place()));
+    let other = LocalConfig { name: "other".to_owned(), ..world.config.clone() };
+    let error = LocalCloud::destroy_all(&other).await.expect_err("another cloud's").to_string();
+    assert!(error.contains(&format!("{:?}", world.config.name)), "{error}");
     LocalCloud::destroy_all(&world.config).await.unwrap();
+    assert_eq!(LocalCloud::place(&world.config.data).unwrap(), None);
     assert_eq!(traces(&world.config.name), "");
     assert!(!shell("cat /proc/self/mounts").contains(world.config.data.to_str().unwrap()));
 }
@@ -312,7 +317,7 @@ async fn source_ranges_and_answers_of_health_checks() {
     let cloud = world.open().await;
     let (first, second) = (machine(&cloud, "first").await, machine(&cloud, "second").await);
     let _serving = [Listener::start(&cloud, &first, 30_080, ""), Listener::start(&cloud, &second, 30_080, "")];
-    let _health = [
+    let mut health = vec![
         Listener::start(&cloud, &first, 31_000, "HTTP/1.1 200 OK\r\n\r\n"),
         Listener::start(&cloud, &second, 31_000, "HTTP/1.1 503 No endpoints\r\n\r\n"),
     ];
@@ -334,6 +339,13 @@ async fn source_ranges_and_answers_of_health_checks() {
     let cloud = world.open().await;
     assert_eq!(answers(web, 4), [format!("first {host}")].into(), "it serves on through a restart");
     assert_eq!(cloud.balancers("cluster-uid").await.unwrap()[0].spec, spec);
+
+    let healthy = async || cloud.balancers("cluster-uid").await.unwrap()[0].healthy.clone();
+    drop(health.remove(0));
+    eventually("nobody is healthy", async || healthy().await.is_empty()).await;
+    assert_eq!(answers(web, 4), [format!("first {host}")].into(), "whoever answers checks is away: it serves on");
+    health.push(Listener::start(&cloud, &first, 31_000, "HTTP/1.1 503 No endpoints\r\n\r\n"));
+    eventually("it says that it cannot", async || answers(web, 1) == [String::new()].into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,13 +21,20 @@ pub struct Tasks {
     name: std::sync::Arc<str>,
     token: CancellationToken,
     tracker: TaskTracker,
+    /// Trackers of the scopes above this one, nearest first: they wait for its tasks too.
+    above: std::sync::Arc<[TaskTracker]>,
 }
 
 impl Tasks {
     /// A scope of its own.
     #[must_use]
     pub fn root(name: &str) -> Self {
-        Self { name: name.into(), token: CancellationToken::new(), tracker: TaskTracker::new() }
+        Self {
+            name: name.into(),
+            token: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            above: std::sync::Arc::default(),
+        }
     }
 
     /// A scope that ends with this one, or earlier by itself.
@@ -37,6 +44,7 @@ impl Tasks {
             name: format!("{}/{name}", self.name).into(),
             token: self.token.child_token(),
             tracker: TaskTracker::new(),
+            above: std::iter::once(&self.tracker).chain(&*self.above).cloned().collect(),
         }
     }
 
@@ -61,19 +69,27 @@ impl Tasks {
                 token.cancel();
             }
         };
-        self.tracker.spawn(task);
+        self.track(task);
     }
 
     /// Runs `work` under `name` even while the scope ends; it watches [`Self::token`] itself to finish in order.
     pub fn spawn_draining(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let scope = self.name.clone();
-        self.tracker.spawn(async move {
+        self.track(async move {
             work.await;
             tracing::trace!(task = name, %scope, "drained");
         });
     }
 
-    /// Ends the scope: cancel, wait up to `deadline`. Returns whether every task ended in time.
+    fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let held: Vec<_> = self.above.iter().map(TaskTracker::token).collect();
+        self.tracker.spawn(async move {
+            task.await;
+            drop(held);
+        });
+    }
+
+    /// Ends the scope and those below it: cancel, wait up to `deadline`. Returns whether every task ended in time.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         self.token.cancel();
         self.tracker.close();
@@ -96,6 +112,22 @@ mod tests {
         scope.spawn("fails", OnError::EndScope, async { Err::<(), _>("broken") });
         other.token().cancelled().await;
         assert!(scope.shutdown(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_waits_for_what_its_children_finish_in_order() {
+        let scope = Tasks::root("test");
+        let grandchild = scope.child("child").child("grandchild");
+        let (token, (closed, mut is_closed)) = (grandchild.token(), tokio::sync::oneshot::channel());
+        grandchild.spawn_draining("port", async move {
+            token.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let _ = closed.send(());
+        });
+        assert!(!scope.shutdown(Duration::from_millis(10)).await, "it still drains");
+        assert!(is_closed.try_recv().is_err());
+        assert!(scope.shutdown(Duration::from_secs(1)).await);
+        is_closed.try_recv().expect("closed");
     }
 
     #[tokio::test]

@@ -48,15 +48,20 @@ pub(crate) fn config(settings: &Settings) -> anyhow::Result<LocalConfig> {
         CNI_BIN.into(),
         "--shared-disk".into(),
     ];
-    let name = settings.local_name.as_deref().unwrap_or(DEFAULT_NAME);
-    let mut config = LocalConfig::new(name, settings.data.join(FOLDER), command.into());
-    if let Some(range) = settings.local_public {
-        config.public_range = range;
-    }
-    if let Some(range) = settings.local_machines {
-        config.machine_range = range;
-    }
-    Ok(config)
+    Ok(LocalConfig { machine_command: command.into(), ..placed(settings)? })
+}
+
+/// Where the local cloud of these settings is, which is all that it takes to be taken down. What is not set is as it
+/// was when it came up.
+pub(crate) fn placed(settings: &Settings) -> anyhow::Result<LocalConfig> {
+    let folder = settings.data.join(FOLDER);
+    let place = LocalCloud::place(&folder).context("the local cloud's record")?;
+    let place = place.unwrap_or_else(|| LocalConfig::new(DEFAULT_NAME, &folder, Vec::new()).place());
+    Ok(LocalConfig {
+        public_range: settings.local_public.unwrap_or(place.public_range),
+        machine_range: settings.local_machines.unwrap_or(place.machine_range),
+        ..LocalConfig::new(settings.local_name.as_deref().unwrap_or(&place.name), folder, Vec::new())
+    })
 }
 
 /// The node's program, beside this one.

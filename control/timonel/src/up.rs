@@ -296,9 +296,8 @@ pub(crate) async fn down(args: &DownArgs) -> anyhow::Result<()> {
         }
     }
     step.done("stopped");
-    if let Ok(config) = local::config(&settings)
-        && config.data.exists()
-    {
+    let config = local::placed(&settings)?;
+    if config.data.exists() {
         let step = Step::begin("local cloud");
         if args.purge {
             LocalCloud::destroy_all(&config).await.context("removing the local cloud")?;
