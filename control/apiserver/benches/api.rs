@@ -61,6 +61,7 @@ impl World {
             public_address: String::new(),
             event_ttl_seconds: Config::EVENT_TTL_SECONDS,
             nodes: None,
+            local_destinations: Vec::new(),
             front_proxy: None,
         };
         let server = ApiServer::new(config, &tasks).await.expect("a server");

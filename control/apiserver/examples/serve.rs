@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         public_address: format!("127.0.0.1:{port}"),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,
+        local_destinations: Vec::new(),
         front_proxy: None,
     };
     let server = ApiServer::new(config, &tasks).await?;

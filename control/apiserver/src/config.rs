@@ -47,6 +47,9 @@ pub struct Config {
     pub event_ttl_seconds: u64,
     /// The way to nodes; without one logs, exec and proxies answer that there is none.
     pub nodes: Option<Arc<dyn NodeConnector>>,
+    /// Of the addresses that mean this process' machine or its link (loopback, link-local), those that webhooks,
+    /// token issuers and extension API servers may be dialled at. Whoever configures these chooses the address.
+    pub local_destinations: Vec<IpNet>,
     /// What extension API servers are shown, so that they believe who the user of a request is.
     pub front_proxy: Option<Arc<dyn ResolvesClientCert>>,
 }

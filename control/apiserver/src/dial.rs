@@ -13,6 +13,7 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use ipnet::IpNet;
 use rustls::{
     ClientConfig, RootCertStore,
     client::ResolvesClientCert,
@@ -21,6 +22,7 @@ use rustls::{
 use std::{
     convert::Infallible,
     io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -32,6 +34,11 @@ use tokio_rustls::TlsConnector;
 
 /// Where the system keeps the authorities it trusts.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// Where EC2's metadata service answers over IPv6.
+const AWS_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254);
 
 /// Who is dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +77,16 @@ pub(crate) enum Offer {
     Http1,
 }
 
+/// The way of one cluster to servers beside this one.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) lookup: Arc<dyn Lookup>,
+    pub(crate) nodes: Option<SharedConnector>,
+    pub(crate) entropy: Entropy,
+    /// Of the addresses that mean this machine or its link, those that may be dialled from here.
+    pub(crate) local: Arc<[IpNet]>,
+}
+
 /// What dialling needs.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -79,9 +96,7 @@ pub(crate) struct Dialer {
     pub(crate) server_name: String,
     /// None is spoken where clear text was configured.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    pub(crate) lookup: Arc<dyn Lookup>,
-    pub(crate) nodes: Option<SharedConnector>,
-    pub(crate) entropy: Entropy,
+    pub(crate) way: Way,
 }
 
 /// One address to try.
@@ -108,20 +123,26 @@ impl Dialer {
             Host::Name(name) => Address { node: String::new(), host: name.clone(), port: self.port },
             Host::Service { namespace, name } => self.resolve(namespace, name)?,
         };
-        if let (Some(nodes), false) = (&self.nodes, address.node.is_empty()) {
+        if let (Some(nodes), false) = (&self.way.nodes, address.node.is_empty()) {
             let to = NodeTarget::Tcp { host: address.host.clone(), port: address.port };
             return nodes.connect(&address.node, to).await;
         }
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+        let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await?;
+        let mut refused = io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{:?} has no address", address.host));
+        for to in found.take(MAX_ADDRESSES) {
+            match connect(to, &self.way.local).await {
+                Ok(stream) => return Ok(Box::new(stream)),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
     }
 
     /// One ready endpoint of a Service, since its cluster address means nothing where no proxy runs.
     fn resolve(&self, namespace: &str, name: &str) -> io::Result<Address> {
         let nobody = |why: String| io::Error::new(io::ErrorKind::AddrNotAvailable, why);
         let missing = || nobody(format!("service {name:?} not found"));
-        let service = self.lookup.get("", "services", namespace, name).ok_or_else(missing)?;
+        let service = self.way.lookup.get("", "services", namespace, name).ok_or_else(missing)?;
         if service.str_at(&["spec", "type"]) == "ExternalName" {
             let host = service.str_at(&["spec", "externalName"]).to_owned();
             return Ok(Address { node: String::new(), host, port: self.port });
@@ -129,14 +150,43 @@ impl Dialer {
         let port_name = port_name(&service, self.port)
             .ok_or_else(|| io::Error::other(format!("no service port {} found for service {name:?}", self.port)))?;
         let mut ready = Vec::new();
-        for slice in self.lookup.list("discovery.k8s.io", "endpointslices", Some(namespace)) {
+        for slice in self.way.lookup.list("discovery.k8s.io", "endpointslices", Some(namespace)) {
             if slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == name {
                 ready_in(&slice, &port_name, &mut ready);
             }
         }
-        let chosen = usize::try_from(self.entropy.below((ready.len() as u64).max(1))).unwrap_or(0);
+        let chosen = usize::try_from(self.way.entropy.below((ready.len() as u64).max(1))).unwrap_or(0);
         let none = || nobody(format!("no endpoints available for service {name:?}"));
         ready.into_iter().nth(chosen).ok_or_else(none)
+    }
+}
+
+/// Whoever may write a URL, an external name or an endpoint chooses where this process connects to; what listens for
+/// this machine alone, or hands out its credentials, is not for them.
+async fn connect(to: SocketAddr, allowed: &[IpNet]) -> io::Result<TcpStream> {
+    let address = to.ip().to_canonical();
+    if is_local(address) && !allowed.iter().any(|range| range.contains(&address)) {
+        let why = format!("{address} is an address of the control plane's own machine or link");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Whether an address means this machine or its link, metadata services included.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == AWS_METADATA_V6
+        }
     }
 }
 
@@ -286,6 +336,46 @@ impl Write for Wire {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_local() {
+        let cases = [
+            ("127.0.0.1", true),
+            ("127.8.0.1", true),
+            ("0.0.0.0", true),
+            ("0.1.2.3", true),
+            ("169.254.169.254", true),
+            ("224.0.0.1", true),
+            ("255.255.255.255", true),
+            ("::1", true),
+            ("::", true),
+            ("::ffff:127.0.0.1", true),
+            ("fe80::1", true),
+            ("ff02::1", true),
+            ("fd00:ec2::254", true),
+            ("10.0.0.1", false),
+            ("192.168.0.1", false),
+            ("203.0.113.7", false),
+            ("fd00::1", false),
+            ("2001:db8::1", false),
+        ];
+        for (address, local) in cases {
+            let parsed: IpAddr = address.parse().unwrap();
+            assert_eq!(is_local(parsed.to_canonical()), local, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_dialled_only_where_that_is_allowed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), to.port());
+        for address in [to, mapped] {
+            let refused = connect(address, &["10.0.0.0/8".parse().unwrap()]).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{address}: {refused}");
+        }
+        connect(to, &["127.0.0.0/8".parse().unwrap()]).await.unwrap();
+    }
 
     #[test]
     fn a_service_leads_to_ready_endpoints_behind_its_port() {

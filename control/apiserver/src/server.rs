@@ -10,7 +10,9 @@ use crate::{
     body::Body,
     cache::{Cache, CacheError},
     config::{Caller, Config},
-    custom, discovery,
+    custom,
+    dial::Way,
+    discovery,
     fairness::{self, Fairness, Permit, Schema},
     http::{self, Accept, Answer, Query, RequestInfo},
     limits::Limits,
@@ -129,6 +131,12 @@ impl ApiServer {
         let metrics = Metrics::default();
         let authorizer = Arc::new(Authorizers::new(rbac.clone()));
         let lookup = Arc::new(CacheLookup(cache.clone()));
+        let way = Way {
+            lookup: lookup.clone(),
+            nodes: config.nodes.clone(),
+            entropy: entropy.clone(),
+            local: config.local_destinations.into(),
+        };
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -136,9 +144,9 @@ impl ApiServer {
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
-            webhooks: Arc::new(WebhookClient::new(lookup.clone(), config.nodes.clone(), entropy.clone(), tasks)),
+            webhooks: Arc::new(WebhookClient::new(way.clone(), tasks)),
             access: Access::new(AuditMetrics::register(metrics.registry())),
-            aggregation: Aggregation::new(config.front_proxy.clone()),
+            aggregation: Aggregation::new(config.front_proxy.clone(), way),
             merged: discovery::Merged::default(),
             mutating_webhooks: WebhookIndex::new("mutatingwebhookconfigurations"),
             validating_webhooks: WebhookIndex::new("validatingwebhookconfigurations"),

@@ -28,6 +28,7 @@ async fn server(tasks: &Tasks) -> Arc<ApiServer> {
         public_address: String::new(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,
+        local_destinations: Vec::new(),
         front_proxy: None,
     };
     ApiServer::new(config, tasks).await.unwrap()

@@ -39,6 +39,7 @@ impl Cluster {
             public_address: "api.example:443".to_owned(),
             event_ttl_seconds: Config::EVENT_TTL_SECONDS,
             nodes: None,
+            local_destinations: Vec::new(),
             front_proxy: None,
         };
         let server = ApiServer::new(config, &tasks).await.expect("the server starts");

@@ -30,6 +30,9 @@ pub struct ServiceConfig {
     /// Ranges in which nodes without a tunnel may be dialled at the addresses that they claim: their kubelets and
     /// pods. Nothing else is ever dialled, for whoever writes Nodes and Endpoints chooses those addresses.
     pub direct_nodes: Vec<IpNet>,
+    /// Loopback and link-local ranges of this machine at which clusters' webhooks, token issuers and extension API
+    /// servers may be. The fleet's own, which only the operator configures, may be anywhere.
+    pub local_destinations: Vec<IpNet>,
     /// `host:port` by which nodes reach it; empty is the first address listened on.
     pub node_endpoint: String,
     /// `host:port` that goes into kubeconfigs; empty is the first address listened on.

@@ -102,6 +102,7 @@ impl Service {
             entropy: config.entropy.clone(),
             hosts: hosts(&addresses, [&node_endpoint, &public_endpoint]),
             direct_nodes: config.direct_nodes.clone().into(),
+            local_destinations: config.local_destinations.clone(),
         };
         let fleet = Tenant::open(&shared, fleet_spec()?, &tasks).await.map_err(ServiceError::Fleet)?;
         fleet.api.configure(config.fleet_access).await?;

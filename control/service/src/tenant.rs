@@ -10,7 +10,7 @@ use crate::{
     secrets::Secrets,
     signer::Signer,
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kube::Client;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) hosts: Vec<String>,
     /// Where nodes without a tunnel may be dialled.
     pub(crate) direct_nodes: Arc<[IpNet]>,
+    /// Where on this machine and its link what clusters configure may be dialled.
+    pub(crate) local_destinations: Vec<IpNet>,
 }
 
 /// Which cluster.
@@ -332,6 +334,15 @@ fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result
     Ok(Arc::new(config))
 }
 
+/// Where on this machine's addresses a cluster may make its API server connect. Only the operator configures the
+/// fleet, the one that has no pods.
+fn local_destinations(shared: &Shared, spec: &TenantSpec) -> Vec<IpNet> {
+    match spec.ranges {
+        Some(_) => shared.local_destinations.clone(),
+        None => vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())],
+    }
+}
+
 fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Option<Ipv4Net>, nodes: Nodes) -> Config {
     let issuer = format!("https://kubernetes.default.svc.{DOMAIN}");
     Config {
@@ -354,6 +365,7 @@ fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Optio
         public_address: spec.server_name.clone(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: services.map(|_| Arc::new(nodes) as Arc<dyn NodeConnector>),
+        local_destinations: local_destinations(shared, spec),
         front_proxy: None,
     }
 }

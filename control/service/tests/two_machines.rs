@@ -84,6 +84,7 @@ async fn machine(etcd: &Etcd, address: &str) -> Machine {
         opener: None,
         cluster_ports: ServiceConfig::CLUSTER_PORTS,
         direct_nodes: Vec::new(),
+        local_destinations: vec!["127.0.0.0/8".parse().unwrap()],
         fleet_access: timonel_service::AccessConfig::default(),
         data: data.path().to_owned(),
         listen: vec![format!("{address}:0").parse().unwrap()],

@@ -77,6 +77,10 @@ pub(crate) struct ServerArgs {
     /// Ranges in which nodes without a tunnel (upstream's kubelet) may be dialled, and their pods.
     #[arg(long, env = "TIMONEL_DIRECT_NODES", value_delimiter = ',')]
     pub(crate) direct_nodes: Vec<ipnet::IpNet>,
+    /// Loopback and link-local ranges of this machine at which clusters may have webhooks, token issuers and extension
+    /// API servers called; none by default, for whoever configures a cluster chooses the address.
+    #[arg(long, env = "TIMONEL_LOCAL_DESTINATIONS", value_delimiter = ',')]
+    pub(crate) local_destinations: Vec<ipnet::IpNet>,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Which resources lie encrypted in the store, and how: a file with upstream's `EncryptionConfiguration`. It is

@@ -28,6 +28,8 @@ struct File {
     cluster_ports: Option<PortRange>,
     #[serde(default)]
     direct_nodes: Vec<IpNet>,
+    #[serde(default)]
+    local_destinations: Vec<IpNet>,
     store: Option<String>,
     #[serde(default)]
     etcd: EtcdFiles,
@@ -54,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) advertise: Option<String>,
     pub(crate) cluster_ports: Option<PortRange>,
     pub(crate) direct_nodes: Vec<IpNet>,
+    pub(crate) local_destinations: Vec<IpNet>,
     pub(crate) store: StoreChoice,
     pub(crate) encryption: Option<PathBuf>,
     pub(crate) access: AccessArgs,
@@ -72,7 +75,7 @@ impl Settings {
 
     fn merge(args: &ServerArgs, file: File) -> anyhow::Result<Self> {
         let local = file.local.unwrap_or_default();
-        let listen = if args.listen.is_empty() { file.listen } else { args.listen.clone() };
+        let listen = either(&args.listen, file.listen);
         let listen =
             if listen.is_empty() { vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))] } else { listen };
         let store = StoreChoice::new(&args.store, file.store.as_deref(), &file.etcd)?;
@@ -83,7 +86,8 @@ impl Settings {
             listen,
             advertise: args.advertise.clone().or(file.advertise),
             cluster_ports: args.cluster_ports.or(file.cluster_ports),
-            direct_nodes: if args.direct_nodes.is_empty() { file.direct_nodes } else { args.direct_nodes.clone() },
+            direct_nodes: either(&args.direct_nodes, file.direct_nodes),
+            local_destinations: either(&args.local_destinations, file.local_destinations),
             store,
             encryption: args.encryption_provider_config.clone().or(file.encryption_provider_config),
             access: if args.access == AccessArgs::default() { file.access } else { args.access.clone() },
@@ -93,6 +97,11 @@ impl Settings {
             local_machines: args.local_machines.or(local.machine_range),
         })
     }
+}
+
+/// What flags say, else what the file says.
+fn either<T: Clone>(flags: &[T], file: Vec<T>) -> Vec<T> {
+    if flags.is_empty() { file } else { flags.to_vec() }
 }
 
 /// The data directory of a client command.

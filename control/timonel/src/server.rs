@@ -70,6 +70,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
                 .cluster_ports
                 .map_or(ServiceConfig::CLUSTER_PORTS, |ports| ports.first..=ports.last),
             direct_nodes: settings.direct_nodes.clone(),
+            local_destinations: settings.local_destinations.clone(),
             node_endpoint,
             clock,
             entropy: Entropy::system(),

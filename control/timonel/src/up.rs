@@ -131,6 +131,9 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<Child> {
     for range in &server.direct_nodes {
         command.arg("--direct-nodes").arg(range.to_string());
     }
+    for range in &server.local_destinations {
+        command.arg("--local-destinations").arg(range.to_string());
+    }
     for (flag, value) in [
         ("--store", server.store.store.clone()),
         ("--etcd-ca", path(&server.store.etcd_ca)),

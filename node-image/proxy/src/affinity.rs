@@ -1,12 +1,12 @@
 //! Clients that stick to a backend which is gone: the kernel remembers them until their time is over, so they are
-//! forgotten as soon as the backend goes. What to forget is decided from two programs and the kernel's list; pure.
+//! forgotten as soon as the backend goes. What to forget is decided from two parts and the kernel's list; pure.
 
-use crate::{Map, Program, nft::TABLE};
-use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
+use crate::{
+    nft::TABLE,
+    part::{Map, Part},
 };
+use serde_json::Value;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 /// Clients forgotten in one go; more wait for the next change or their own time.
 const MAX_FORGOTTEN: usize = 10_000;
@@ -14,30 +14,16 @@ const MAX_FORGOTTEN: usize = 10_000;
 /// Clients that are forgotten by the kernel sooner than this are left to it.
 const LEAST_SECONDS: u64 = 1;
 
-/// Backends by mark, as texts of the maps.
-type Backends<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
-
-fn backends(program: &Program) -> Backends<'_> {
-    let mut out = Backends::new();
-    for (vip, mark) in program.of(Map::Affinity) {
-        let begin = format!("{vip} . ");
-        let numbers = program.of(Map::Endpoints).range(begin.clone()..);
-        let numbers = numbers.take_while(|(key, _)| key.starts_with(&begin));
-        out.entry(mark).or_default().extend(numbers.map(|(_, backend)| backend.as_str()));
-    }
-    out
+/// `(mark, backend)` of `old` that `new`, the same service, has no more.
+pub(crate) fn gone(old: &Part, new: &Part) -> BTreeSet<(String, String)> {
+    let after = backends(new);
+    backends(old).into_iter().filter(|pair| !after.contains(pair)).map(|(m, b)| (m.to_owned(), b.to_owned())).collect()
 }
 
-/// `(mark, backend)` of `old` that `new` has no more.
-pub(crate) fn gone(old: &Program, new: &Program) -> BTreeSet<(String, String)> {
-    let after = backends(new);
-    let mut gone = BTreeSet::new();
-    for (mark, list) in backends(old) {
-        let kept = after.get(mark);
-        let lost = list.into_iter().filter(|backend| kept.is_none_or(|kept| !kept.contains(backend)));
-        gone.extend(lost.map(|backend| (mark.to_owned(), backend.to_owned())));
-    }
-    gone
+/// Backends with their marks, as texts of the maps.
+fn backends(part: &Part) -> BTreeSet<(&str, &str)> {
+    let backends = |(vip, mark)| part.backends(vip).map(move |backend| (mark, backend));
+    part.of(Map::Affinity).flat_map(backends).collect()
 }
 
 /// The commands that forget clients of `gone` out of what `nft -j list map` printed; empty when there are none.
@@ -87,23 +73,22 @@ fn client(pair: &Value) -> Option<Client> {
 mod tests {
     use super::*;
 
-    fn program(backends: &[&str]) -> Program {
-        let mut program = Program::default();
+    fn with(backends: &[&str]) -> Part {
         let vip = "10.96.0.1 . tcp . 80";
-        program.elements.insert(Map::Affinity, [(vip.to_owned(), "0x7f100002".to_owned())].into());
         let numbers = backends.iter().enumerate().map(|(n, one)| (format!("{vip} . {n}"), (*one).to_owned()));
         let other = [(format!("{vip}80 . 0"), "10.1.0.9 . 80".to_owned())];
-        program.elements.insert(Map::Endpoints, numbers.chain(other).collect());
-        program
+        let endpoints = numbers.chain(other).map(|(key, backend)| ((Map::Endpoints, key), backend));
+        let mark = ((Map::Affinity, vip.to_owned()), "0x7f100002".to_owned());
+        Part { elements: endpoints.chain([mark]).collect(), health: None }
     }
 
     #[test]
     fn only_backends_that_went_are_gone() {
-        let (two, one) = (program(&["10.1.0.1 . 80", "10.1.0.2 . 80"]), program(&["10.1.0.2 . 80"]));
+        let (two, one) = (with(&["10.1.0.1 . 80", "10.1.0.2 . 80"]), with(&["10.1.0.2 . 80"]));
         let mark = "0x7f100002".to_owned();
         assert_eq!(gone(&two, &one), [(mark, "10.1.0.1 . 80".to_owned())].into());
         assert!(gone(&one, &two).is_empty());
-        assert_eq!(gone(&two, &Program::default()).len(), 2, "without affinity nobody is remembered");
+        assert_eq!(gone(&two, &Part::default()).len(), 2, "without affinity nobody is remembered");
     }
 
     #[test]

@@ -1,34 +1,41 @@
 //! Forgets connection-tracking entries of backends that are gone. Only connectionless traffic needs it: a UDP
 //! client that keeps its source port would be sent to the old backend for ever.
 
-use crate::{Map, Program};
+use crate::part::{Map, Part};
 use std::collections::BTreeSet;
 use tokio::process::Command;
 
 /// Backends forgotten in one go; a larger change (a whole cluster drained) is left to the entries' own timeouts.
 const MAX_FORGOTTEN: usize = 256;
 
-/// `(virtual address, backend address)` of UDP backends that `new` has no more, and virtual addresses that were
-/// without a backend before. Pure.
-pub(crate) fn stale(old: &Program, new: &Program) -> BTreeSet<(String, Option<String>)> {
-    let pairs = |program: &Program| -> BTreeSet<(String, String)> {
-        let udp = program.of(Map::Endpoints).iter().filter(|(key, _)| key.contains(" . udp . "));
-        udp.filter_map(|(key, value)| {
-            Some((key.split(" . ").next()?.to_owned(), value.split(" . ").next()?.to_owned()))
-        })
-        .collect()
-    };
-    let (before, after) = (pairs(old), pairs(new));
-    let gone = before.difference(&after).map(|(vip, backend)| (vip.clone(), Some(backend.clone())));
-    let refused = old.of(Map::Refused).keys().filter(|key| key.contains(" . udp . "));
-    let opened = refused.filter(|key| !new.of(Map::Refused).contains_key(*key));
-    let opened = opened.filter_map(|key| Some((key.split(" . ").next()?.to_owned(), None)));
-    gone.chain(opened).take(MAX_FORGOTTEN).collect()
+/// `(virtual address, backend address)` of UDP backends that `new`, the same service, has no more, and virtual addresses
+/// that were without a backend before. Pure.
+pub(crate) fn stale(old: &Part, new: &Part) -> BTreeSet<(String, Option<String>)> {
+    let after = pairs(new);
+    let gone = pairs(old).into_iter().filter(|pair| !after.contains(pair));
+    let gone = gone.map(|(vip, backend)| (vip.to_owned(), Some(backend.to_owned())));
+    let refused: BTreeSet<_> = new.of(Map::Refused).collect();
+    let opened = old.of(Map::Refused).filter(|one| is_udp(one.0) && !refused.contains(one));
+    gone.chain(opened.map(|(key, _)| (first(key).to_owned(), None))).collect()
+}
+
+fn pairs(part: &Part) -> BTreeSet<(&str, &str)> {
+    let udp = part.of(Map::Endpoints).filter(|(key, _)| is_udp(key));
+    udp.map(|(key, backend)| (first(key), first(backend))).collect()
+}
+
+fn is_udp(key: &str) -> bool {
+    key.contains(" . udp . ")
+}
+
+/// The address that a key or value begins with.
+fn first(text: &str) -> &str {
+    text.split(" . ").next().unwrap_or(text)
 }
 
 /// Deletes the entries. A missing tool or entry is no error: the kernel's timeouts do the same later.
 pub(crate) async fn forget(stale: &BTreeSet<(String, Option<String>)>) {
-    for (vip, backend) in stale {
+    for (vip, backend) in stale.iter().take(MAX_FORGOTTEN) {
         let mut command = Command::new("conntrack");
         command.args(["-D", "-p", "udp", "--orig-dst", vip]);
         if let Some(backend) = backend {
@@ -45,12 +52,10 @@ pub(crate) async fn forget(stale: &BTreeSet<(String, Option<String>)>) {
 mod tests {
     use super::*;
 
-    fn with(endpoints: &[(&str, &str)], refused: &[&str]) -> Program {
-        let mut program = Program::default();
-        let endpoints = endpoints.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        program.elements.insert(Map::Endpoints, endpoints.collect());
-        program.elements.insert(Map::Refused, refused.iter().map(|key| ((*key).to_owned(), String::new())).collect());
-        program
+    fn with(endpoints: &[(&str, &str)], refused: &[&str]) -> Part {
+        let endpoints = endpoints.iter().map(|(key, value)| ((Map::Endpoints, (*key).to_owned()), (*value).to_owned()));
+        let refused = refused.iter().map(|key| ((Map::Refused, (*key).to_owned()), String::new()));
+        Part { elements: endpoints.chain(refused).collect(), health: None }
     }
 
     #[test]

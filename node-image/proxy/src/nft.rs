@@ -1,14 +1,15 @@
-//! The proxy's table as nftables text: whole, or as the difference between two programs. Pure.
+//! The proxy's table as nftables text: whole, or what changes. Pure.
 
-use crate::program::{AFFINITY_MARK, AFFINITY_TIMEOUT_SHIFT, INSIDE_OFFSET, Map, Program, slot_sizes};
+use crate::{
+    marks::{AFFINITY_MARK, AFFINITY_TIMEOUT_SHIFT},
+    part::{INSIDE_OFFSET, Key, Map, slot_sizes},
+    table::{Changes, Table},
+};
 use ipnet::Ipv4Net;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
 /// The table that the proxy owns. Nothing else touches it, and the proxy touches nothing else.
-pub const TABLE: &str = "ip timonel";
-
-/// Elements of one map, as [`Program`] holds them.
-pub type Elements = BTreeMap<String, String>;
+pub(crate) const TABLE: &str = "ip timonel";
 
 /// Elements in one nftables command; longer lists are split so that no line grows without bound.
 const ELEMENTS_PER_COMMAND: usize = 2_000;
@@ -73,7 +74,7 @@ impl Map {
 /// `pods` are the ranges of pods of the cluster: clients from there count as inside. Packets from pods to
 /// anywhere but `direct` leave with the node's address; an empty `direct` never masquerades them.
 #[must_use]
-pub fn render_full(program: &Program, pods: &[Ipv4Net], direct: &[Ipv4Net]) -> String {
+pub fn render_full(table: &Table, pods: &[Ipv4Net], direct: &[Ipv4Net]) -> String {
     let mut out = format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     for map in Map::ALL {
         line(&mut out, map.declaration());
@@ -91,29 +92,21 @@ pub fn render_full(program: &Program, pods: &[Ipv4Net], direct: &[Ipv4Net]) -> S
     }
     chains(&mut out, pods, direct);
     line(&mut out, "chain remember { type filter hook postrouting priority 0; policy accept;");
-    remember_rules(&mut out, program, "");
+    remember_rules(&mut out, &table.timeouts(), "");
     line(&mut out, "}\n}");
-    for map in Map::ALL {
-        elements(&mut out, "add", map, program.of(map).iter());
-    }
+    elements(&mut out, "add", table.elements());
     out
 }
 
-/// What turns the table of `old` into that of `new`, one transaction; empty when nothing differs.
+/// What makes the kernel's table follow, one transaction; empty when nothing differs.
 #[must_use]
-pub fn render_changes(old: &Program, new: &Program) -> String {
+pub fn render_changes(changes: &Changes) -> String {
     let mut out = String::new();
-    for map in Map::ALL {
-        let (before, after) = (old.of(map), new.of(map));
-        elements(&mut out, "delete", map, before.iter().filter(|(key, value)| after.get(*key) != Some(value)));
-    }
-    for map in Map::ALL {
-        let (before, after) = (old.of(map), new.of(map));
-        elements(&mut out, "add", map, after.iter().filter(|(key, value)| before.get(*key) != Some(value)));
-    }
-    if old.timeouts != new.timeouts {
+    elements(&mut out, "delete", changes.delete.iter().map(|(key, value)| (key, value.as_str())));
+    elements(&mut out, "add", changes.add.iter().map(|(key, value)| (key, value.as_str())));
+    if let Some(timeouts) = &changes.timeouts {
         line(&mut out, &format!("flush chain {TABLE} remember"));
-        remember_rules(&mut out, new, &format!("add rule {TABLE} remember "));
+        remember_rules(&mut out, timeouts, &format!("add rule {TABLE} remember "));
     }
     out
 }
@@ -182,8 +175,8 @@ fn set(ranges: &[Ipv4Net]) -> Option<String> {
     Some(format!("{{ {} }}", ranges.join(", ")))
 }
 
-fn remember_rules(out: &mut String, program: &Program, prefix: &str) {
-    for (at, seconds) in (0_u32..).zip(&program.timeouts) {
+fn remember_rules(out: &mut String, timeouts: &[u32], prefix: &str) {
+    for (at, seconds) in (0_u32..).zip(timeouts) {
         let mask = AFFINITY_MARK | 0xf << AFFINITY_TIMEOUT_SHIFT;
         let value = AFFINITY_MARK | at << AFFINITY_TIMEOUT_SHIFT;
         line(
@@ -196,9 +189,16 @@ fn remember_rules(out: &mut String, program: &Program, prefix: &str) {
     }
 }
 
-fn elements<'a>(out: &mut String, verb: &str, map: Map, elements: impl Iterator<Item = (&'a String, &'a String)>) {
-    let mut in_command = 0;
-    for (key, value) in elements {
+/// Commands for elements, which come in order of their maps.
+fn elements<'a>(out: &mut String, verb: &str, elements: impl Iterator<Item = (&'a Key, &'a str)>) {
+    let (mut current, mut in_command) = (None, 0);
+    for ((map, key), value) in elements {
+        if current != Some(*map) || in_command == ELEMENTS_PER_COMMAND {
+            if current.is_some() {
+                line(out, " }");
+            }
+            (current, in_command) = (Some(*map), 0);
+        }
         // Writing to a String cannot fail.
         let _ = match in_command {
             0 => write!(out, "{verb} element {TABLE} {} {{ {key}", map.name()),
@@ -208,12 +208,8 @@ fn elements<'a>(out: &mut String, verb: &str, map: Map, elements: impl Iterator<
             let _ = write!(out, " : {value}");
         }
         in_command += 1;
-        if in_command == ELEMENTS_PER_COMMAND {
-            line(out, " }");
-            in_command = 0;
-        }
     }
-    if in_command > 0 {
+    if current.is_some() {
         line(out, " }");
     }
 }
@@ -221,7 +217,7 @@ fn elements<'a>(out: &mut String, verb: &str, map: Map, elements: impl Iterator<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NodeView, PortView, Protocol, ServiceView, program, view::Endpoint};
+    use crate::view::{Endpoint, NodeView, PortView, Protocol, ServiceView};
     use std::net::{Ipv4Addr, SocketAddrV4};
 
     fn view(backends: u8) -> ServiceView {
@@ -251,15 +247,22 @@ mod tests {
         NodeView { name: "n".into(), addresses: vec![Ipv4Addr::new(10, 0, 0, 1)] }
     }
 
+    /// A table with the service of so many backends, and its changes from there.
+    fn changing(backends: u8, then: &[Option<u8>]) -> (Table, Vec<Changes>) {
+        let mut table = Table::new(node());
+        let mut changes = vec![table.change([("n/s".to_owned(), Some(view(backends)))].into())];
+        changes.extend(then.iter().map(|count| table.change([("n/s".to_owned(), count.map(view))].into())));
+        (table, changes)
+    }
+
     #[test]
     fn no_change_is_no_text() {
-        let same = program(&[view(2)], &node());
-        assert_eq!(render_changes(&same, &same.clone()), "");
+        assert_eq!(render_changes(&changing(2, &[Some(2)]).1[1]), "");
     }
 
     #[test]
     fn a_change_names_only_what_differs() {
-        let changes = render_changes(&program(&[view(2)], &node()), &program(&[view(3)], &node()));
+        let changes = render_changes(&changing(2, &[Some(3)]).1[1]);
         assert!(changes.contains("add element ip timonel services { 10.96.0.1 . tcp . 80 : goto pick_3 }"));
         assert!(changes.contains("delete element ip timonel services { 10.96.0.1 . tcp . 80 : goto pick_2 }"));
         assert!(!changes.contains("affinity"), "{changes}");
@@ -268,15 +271,11 @@ mod tests {
     /// The kernel is the judge of syntax and of every transition, in a namespace of its own.
     #[test]
     fn the_kernel_takes_every_form() {
-        let empty = Program::default();
-        let two = program(&[view(2)], &node());
-        let three = program(&[view(3)], &node());
         let pods = ["10.1.0.0/16".parse().unwrap()];
         let direct = ["10.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
-        let mut script = render_full(&two, &pods, &direct);
-        for (old, new) in [(&two, &three), (&three, &empty), (&empty, &two)] {
-            script.push_str(&render_changes(old, new));
-        }
+        let mut script = render_full(&changing(2, &[]).0, &pods, &direct);
+        let (three, changes) = changing(2, &[Some(3), None, Some(2), Some(3)]);
+        changes[1..].iter().for_each(|one| script.push_str(&render_changes(one)));
         script.push_str(&render_full(&three, &[], &[]));
         let Some(result) = in_namespace(&script) else {
             eprintln!("skipped: needs root, unshare and nft");

@@ -1,13 +1,18 @@
-//! Watches Services and EndpointSlices and keeps the kernel's table as `program` says. Decides nothing.
+//! Watches Services and EndpointSlices and keeps the kernel's table as `Table` says. Decides nothing.
 
 use crate::{
-    NodeView, Program, affinity, conntrack, health::HealthServers, nft, program::program, view::Endpoint,
-    view::view_services,
+    affinity, conntrack,
+    health::HealthServers,
+    nft,
+    table::{Changes, Table},
+    view::{Endpoint, NodeView, ServiceView},
+    watched::Watched,
 };
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use kube::{Client, runtime::reflector::Store};
+use kube::Client;
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, SocketAddrV4},
     process::Stdio,
     sync::Arc,
@@ -24,6 +29,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Port on which upstream's proxy tells its health, which load balancers with policy `Cluster` ask.
 const HEALTHZ_PORT: u16 = 10256;
+
+/// The Service of the API server.
+const API_SERVICE: &str = "default/kubernetes";
+
+/// Services by `namespace/name`.
+type Views = BTreeMap<String, Option<ServiceView>>;
 
 /// How the proxy of a node is set up.
 #[derive(Clone, Debug)]
@@ -85,23 +96,25 @@ pub async fn run(client: Client, config: ProxyConfig, tasks: &Tasks) -> Result<(
         });
     }
     let mut health = HealthServers::new(tasks);
-    let mut applied: Option<Program> = None;
+    let (mut watched, mut table) = (Watched::new(config.node.clone()), Table::new(config.node.clone()));
+    let mut in_force = false;
     loop {
         let started = Instant::now();
-        let wanted = wanted(&services, &slices, &config);
-        health.set(&wanted.health).await;
-        let period = match apply(applied.as_ref(), &wanted, &config).await {
+        let changes = table.change(ours(watched.take(&services.state(), &slices.state()), &config));
+        health.set(&table.health()).await;
+        let script = match in_force {
+            true => nft::render_changes(&changes),
+            false => nft::render_full(&table, &config.pods, &config.direct),
+        };
+        let period = match feed(&script).await {
             Ok(()) => {
-                if let Some(old) = &applied {
-                    forget_clients(old, &wanted).await;
-                    conntrack::forget(&conntrack::stale(old, &wanted)).await;
-                }
-                applied = Some(wanted);
+                forget(in_force, &changes).await;
+                in_force = true;
                 SHORTEST_PERIOD
             }
             Err(error) => {
                 tracing::error!(%error, "service rules not applied; writing the whole table again");
-                applied = None;
+                in_force = false;
                 changed.notify_one();
                 RETRY
             }
@@ -111,34 +124,33 @@ pub async fn run(client: Client, config: ProxyConfig, tasks: &Tasks) -> Result<(
     }
 }
 
-fn wanted(services: &Store<Service>, slices: &Store<EndpointSlice>, config: &ProxyConfig) -> Program {
-    let (services, slices) = (services.state(), slices.state());
-    let mut views = view_services(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &config.node);
-    views.retain(|view| !config.own_services.contains(&view.name));
+/// What of the services is this proxy's to serve, and where the API server is for this node.
+fn ours(mut views: Views, config: &ProxyConfig) -> Views {
+    for name in &config.own_services {
+        if let Some(view) = views.get_mut(name) {
+            *view = None;
+        }
+    }
     if let Some(address) = config.api_server {
-        let api = views.iter_mut().filter(|view| view.name == "default/kubernetes");
-        for port in api.flat_map(|view| &mut view.ports) {
+        let api = views.get_mut(API_SERVICE).and_then(Option::as_mut);
+        for port in api.into_iter().flat_map(|view| &mut view.ports) {
             port.endpoints = vec![Endpoint { address, local: false, ready: true }];
         }
     }
-    program(&views, &config.node)
+    views
 }
 
-async fn apply(old: Option<&Program>, new: &Program, config: &ProxyConfig) -> Result<(), ProxyError> {
-    let script = match old {
-        Some(old) => nft::render_changes(old, new),
-        None => nft::render_full(new, &config.pods, &config.direct),
-    };
-    if script.is_empty() {
-        return Ok(());
+/// Makes clients of backends that are gone choose anew. Rules that were just written whole say nothing of who is gone.
+async fn forget(in_force: bool, changes: &Changes) {
+    if in_force {
+        forget_clients(changes).await;
+        conntrack::forget(&changes.stale).await;
     }
-    feed(&script).await
 }
 
 /// Clients that stick to a backend which is gone choose anew. A failure costs them their own time-out.
-async fn forget_clients(old: &Program, new: &Program) {
-    let gone = affinity::gone(old, new);
-    if gone.is_empty() {
+async fn forget_clients(changes: &Changes) {
+    if changes.gone.is_empty() {
         return;
     }
     let mut list = Command::new("nft");
@@ -148,7 +160,7 @@ async fn forget_clients(old: &Program, new: &Program) {
         Ok(Err(error)) => return tracing::debug!(%error, "clients cannot be listed"),
         Err(_) => return tracing::debug!("clients cannot be listed in time"),
     };
-    let script = affinity::forget(&gone, &listed);
+    let script = affinity::forget(&changes.gone, &listed);
     if !script.is_empty()
         && let Err(error) = feed(&script).await
     {
@@ -157,6 +169,9 @@ async fn forget_clients(old: &Program, new: &Program) {
 }
 
 async fn feed(script: &str) -> Result<(), ProxyError> {
+    if script.is_empty() {
+        return Ok(());
+    }
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

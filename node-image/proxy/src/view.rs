@@ -1,10 +1,7 @@
 //! What the proxy needs to know of Services and EndpointSlices, reduced to plain values. Pure.
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Transport protocol of a service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +87,7 @@ fn ready_or_ending<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<End
 }
 
 /// One service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceView {
     /// `namespace/name`.
     pub name: String,
@@ -119,37 +116,20 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Services of other proxies carry this label.
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Reduces services and slices to views, in order of name. Services without a ClusterIP, and those of another
-/// proxy, are left out.
-pub fn view_services<'a>(
-    services: impl IntoIterator<Item = &'a Service>,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+/// `namespace/name` of the service that a slice belongs to; none for one that the proxy has no use for.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<String> {
+    let meta = &slice.metadata;
+    let name = meta.labels.as_ref()?.get(SERVICE_NAME).filter(|_| slice.address_type == "IPv4")?;
+    Some(format!("{}/{name}", meta.namespace.as_deref().unwrap_or_default()))
+}
+
+/// The view of a service with its slices; none when it has no ClusterIP or is another proxy's.
+pub(crate) fn view<'a>(
+    name: &str,
+    service: &Service,
+    slices: &(impl Iterator<Item = &'a EndpointSlice> + Clone),
     node: &NodeView,
-) -> Vec<ServiceView> {
-    let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
-        let Some(name) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else { continue };
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        by_service.entry(format!("{namespace}/{name}")).or_default().push(slice);
-    }
-    let mut views: Vec<_> = services
-        .into_iter()
-        .filter_map(|service| {
-            let name = key(service);
-            let slices = by_service.get(&name).map_or(&[][..], Vec::as_slice);
-            view(name, service, slices, node)
-        })
-        .collect();
-    views.sort_by(|a, b| a.name.cmp(&b.name));
-    views
-}
-
-fn key(service: &Service) -> String {
-    let meta = &service.metadata;
-    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
-}
-
-fn view(name: String, service: &Service, slices: &[&EndpointSlice], node: &NodeView) -> Option<ServiceView> {
+) -> Option<ServiceView> {
     let spec = service.spec.as_ref()?;
     if service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OTHER_PROXY)) {
         return None;
@@ -171,11 +151,11 @@ fn view(name: String, service: &Service, slices: &[&EndpointSlice], node: &NodeV
             protocol: Protocol::parse(port.protocol.as_deref()),
             port: u16::try_from(port.port).ok()?,
             node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
-            endpoints: endpoints(slices, port.name.as_deref().unwrap_or_default(), node),
+            endpoints: endpoints(slices.clone(), port.name.as_deref().unwrap_or_default(), node),
         })
     });
     Some(ServiceView {
-        name,
+        name: name.to_owned(),
         cluster_ips,
         external_ips,
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
@@ -203,7 +183,7 @@ fn load_balancer_ips(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// Backends of the port of that name that are ready, or still serve while they end.
-fn endpoints(slices: &[&EndpointSlice], port_name: &str, node: &NodeView) -> Vec<Endpoint> {
+fn endpoints<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, port_name: &str, node: &NodeView) -> Vec<Endpoint> {
     let mut chosen = Vec::new();
     for slice in slices {
         let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
@@ -244,6 +224,10 @@ mod tests {
         .unwrap()
     }
 
+    fn seen(service: &Service, slices: &[EndpointSlice]) -> Option<ServiceView> {
+        view("n/s", service, &slices.iter(), &node())
+    }
+
     fn node() -> NodeView {
         NodeView { name: "node-1".into(), addresses: vec![Ipv4Addr::new(10, 0, 0, 5)] }
     }
@@ -251,11 +235,11 @@ mod tests {
     #[test]
     fn headless_external_name_and_foreign_services_are_left_out() {
         for spec in [json!({"clusterIP": "None"}), json!({"type": "ExternalName", "externalName": "x"})] {
-            assert_eq!(view_services([&service(spec)], [], &node()), []);
+            assert_eq!(seen(&service(spec), &[]), None);
         }
         let mut foreign = service(json!({"clusterIP": "10.96.0.1"}));
         foreign.metadata.labels = Some([(OTHER_PROXY.to_owned(), "x".to_owned())].into());
-        assert_eq!(view_services([&foreign], [], &node()), []);
+        assert_eq!(seen(&foreign, &[]), None);
     }
 
     #[test]
@@ -268,14 +252,12 @@ mod tests {
         for (listed, anywhere, here) in [
             (json!([ready, ending, broken]), vec!["10.1.0.1:8080"], vec!["10.1.0.2:8080"]),
             (json!([ending, broken]), vec!["10.1.0.2:8080"], vec!["10.1.0.2:8080"]),
-            (json!([broken, ready]), vec!["10.1.0.1:8080"], vec![]),
+            (json!([broken, ready]), vec!["10.1.0.1:8080"], Vec::<&str>::new()),
         ] {
-            let views = view_services([&service(ports.clone())], [&slice(listed)], &node());
-            let seen = |list: Vec<Endpoint>| list.iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
-            assert_eq!((seen(views[0].ports[0].anywhere()), seen(views[0].ports[0].here())), {
-                let texts = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
-                (texts(anywhere), texts(here))
-            });
+            let found = seen(&service(ports.clone()), &[slice(listed)]).unwrap();
+            let texts = |list: Vec<Endpoint>| list.iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
+            assert_eq!(texts(found.ports[0].anywhere()), anywhere);
+            assert_eq!(texts(found.ports[0].here()), here);
         }
     }
 
@@ -285,7 +267,7 @@ mod tests {
         with.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [
             {"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]}}))
         .unwrap();
-        let views = view_services([&with], [], &node());
-        assert_eq!(views[0].external_ips, [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9)]);
+        let found = seen(&with, &[]).unwrap();
+        assert_eq!(found.external_ips, [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9)]);
     }
 }

@@ -392,6 +392,7 @@ async fn api(store: &Arc<MemoryStore>, clock: &Clock, seed: u64, start: u64, tas
         public_address: "api.example:443".to_owned(),
         event_ttl_seconds: EVENT_SECONDS,
         nodes: None,
+        local_destinations: Vec::new(),
         front_proxy: None,
     };
     ApiServer::new(config, tasks).await.expect("a store in memory does not fail")

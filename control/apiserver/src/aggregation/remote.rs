@@ -127,10 +127,14 @@ impl Remote {
         let trust = if server.insecure { Trust::Anything } else { Trust::Bundle(&server.ca_bundle) };
         let dialer = |offer| {
             let tls = dial::tls(trust, api.aggregation.identity.clone(), offer)?;
-            let (lookup, nodes) = (api.lookup.clone(), api.nodes.clone());
-            let (port, entropy) = (server.port, api.entropy.clone());
             let (host, server_name) = (host.clone(), host.server_name());
-            Ok(Dialer { host, port, server_name, tls: Some(Arc::new(tls)), lookup, nodes, entropy })
+            Ok(Dialer {
+                host,
+                port: server.port,
+                server_name,
+                tls: Some(Arc::new(tls)),
+                way: api.aggregation.way.clone(),
+            })
         };
         let spawner = Spawner(api.tasks.child("aggregation"));
         let (upgrades, dialer) = (dialer(Offer::Http1), dialer(Offer::Any));

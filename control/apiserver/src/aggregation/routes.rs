@@ -56,6 +56,7 @@ pub(crate) struct Aggregation {
     routes: ArcSwap<Routes>,
     /// What other servers are shown: the certificate by which they believe who the user is.
     pub(super) identity: Option<Arc<dyn ResolvesClientCert>>,
+    pub(super) way: Way,
     /// Counts what changed in what servers say about themselves.
     said: AtomicU64,
     /// Whether a task writes the objects of custom groups.
@@ -70,8 +71,8 @@ impl std::fmt::Debug for Aggregation {
 
 impl Aggregation {
     /// With what other servers are shown.
-    pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>) -> Self {
-        Self { routes: ArcSwap::default(), identity, said: AtomicU64::new(0), registering: AtomicBool::new(false) }
+    pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>, way: Way) -> Self {
+        Self { routes: ArcSwap::default(), identity, way, said: AtomicU64::new(0), registering: AtomicBool::new(false) }
     }
 
     /// The servers of this moment.

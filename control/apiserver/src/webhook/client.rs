@@ -1,11 +1,7 @@
 //! The client: one pool of kept-alive connections for each target, calls in flight bounded, answers bounded.
 
 use super::target::{Credentials, WebhookTarget};
-use crate::{
-    admission::Lookup,
-    dial::{self, Dialer, Offer, Spawner, Trust},
-    streams::SharedConnector,
-};
+use crate::dial::{self, Dialer, Offer, Spawner, Trust, Way};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,7 +14,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{error::Error, sync::Arc, time::Duration};
-use timonel_runtime::{Entropy, Tasks};
+use timonel_runtime::Tasks;
 use tokio::sync::Semaphore;
 
 /// Targets whose connections are kept; the one unused for longest makes room.
@@ -64,9 +60,7 @@ pub(crate) enum CallError {
 
 /// Calls webhooks.
 pub(crate) struct WebhookClient {
-    lookup: Arc<dyn Lookup>,
-    nodes: Option<SharedConnector>,
-    entropy: Entropy,
+    way: Way,
     tasks: Tasks,
     /// Pools in order of use, the latest last.
     pools: Mutex<Vec<(Arc<WebhookTarget>, Arc<Pool>)>>,
@@ -84,14 +78,9 @@ struct Pool {
 }
 
 impl WebhookClient {
-    /// A client that finds Services through `lookup` and reaches their pods through `nodes`.
-    pub(crate) fn new(
-        lookup: Arc<dyn Lookup>,
-        nodes: Option<SharedConnector>,
-        entropy: Entropy,
-        tasks: &Tasks,
-    ) -> Self {
-        Self { lookup, nodes, entropy, tasks: tasks.child("webhooks"), pools: Mutex::default() }
+    /// A client that goes that way.
+    pub(crate) fn new(way: Way, tasks: &Tasks) -> Self {
+        Self { way, tasks: tasks.child("webhooks"), pools: Mutex::default() }
     }
 
     /// Asks a server outside the cluster and gives back what it answers, whatever its code.
@@ -144,9 +133,7 @@ impl WebhookClient {
             port: target.port,
             server_name: target.server_name(),
             tls: if target.plain { None } else { Some(Arc::new(tls(&target).map_err(CallError::Config)?)) },
-            lookup: self.lookup.clone(),
-            nodes: self.nodes.clone(),
-            entropy: self.entropy.clone(),
+            way: self.way.clone(),
         };
         let client = Client::builder(Spawner(self.tasks.clone()))
             .pool_timer(TokioTimer::new())

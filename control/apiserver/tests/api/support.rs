@@ -82,6 +82,7 @@ pub(crate) fn config(store: Arc<MemoryStore>, clock: Clock) -> Config {
         public_address: "api.example:443".to_owned(),
         event_ttl_seconds: Config::EVENT_TTL_SECONDS,
         nodes: None,
+        local_destinations: ["127.0.0.0/8".parse().unwrap()].into(),
         front_proxy: None,
     }
 }

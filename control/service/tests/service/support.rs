@@ -126,6 +126,7 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         cluster_ports: ports(),
         direct_nodes: Vec::new(),
+        local_destinations: vec!["127.0.0.0/8".parse().unwrap()],
         node_endpoint: String::new(),
         public_endpoint: String::new(),
         clock: clock.clone(),

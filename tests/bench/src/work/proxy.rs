@@ -4,8 +4,8 @@
 use crate::{objects, peer::Side, record::Figures};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use std::{net::Ipv4Addr, process::Stdio};
-use timonel_proxy::{NodeView, Program, program, render_changes, render_full, view_services};
+use std::{net::Ipv4Addr, process::Stdio, sync::Arc};
+use timonel_proxy::{NodeView, Table, Watched, render_changes, render_full};
 use tokio::{io::AsyncWriteExt, process::Command, time::Instant};
 
 const SERVICES: usize = 10_000;
@@ -49,39 +49,37 @@ pub(super) async fn run(round: u16, figures: &mut Figures) -> anyhow::Result<()>
     let node = NodeView { name: objects::node_name(0), addresses: vec![Ipv4Addr::new(10, 0, 0, 1)] };
     let services = (0..SERVICES).map(service).collect::<anyhow::Result<Vec<_>>>()?;
     let mut slices = (0..SERVICES).map(|number| slice(number, number)).collect::<anyhow::Result<Vec<_>>>()?;
-    let wanted = |slices: &[EndpointSlice]| -> Program { program(&view_services(&services, slices, &node), &node) };
+    let (mut watched, mut table) = (Watched::new(node.clone()), Table::new(node));
     let started = Instant::now();
-    let mut applied = wanted(&slices);
-    namespace.nft(&render_full(&applied, &[], &[])).await?;
+    table.change(watched.take(&services, &slices));
+    namespace.nft(&render_full(&table, &[], &[])).await?;
     figures.add(Side::Ours, "proxy/load", "ms", started.elapsed().as_secs_f64() * 1e3);
     for change in 0..CHANGES {
         slices[change * 37] = slice(change * 37, SERVICES + change)?;
         let started = Instant::now();
-        let next = wanted(&slices);
-        let script = render_changes(&applied, &next);
+        let script = render_changes(&table.change(watched.take(&services, &slices)));
         figures.add(Side::Ours, "proxy/change", "ms computing", started.elapsed().as_secs_f64() * 1e3);
         ensure!(!script.is_empty(), "a change changes nothing");
         namespace.nft(&script).await?;
         figures.add(Side::Ours, "proxy/change", "ms", started.elapsed().as_secs_f64() * 1e3);
-        applied = next;
     }
     Ok(())
 }
 
-fn service(number: usize) -> anyhow::Result<Service> {
+fn service(number: usize) -> anyhow::Result<Arc<Service>> {
     let mut value = objects::service(&format!("s{number}"));
     value["metadata"]["namespace"] = "bench".into();
     value["spec"]["clusterIP"] = format!("10.96.{}.{}", number / 256, number % 256).into();
     value["spec"]["clusterIPs"] = serde_json::json!([value["spec"]["clusterIP"]]);
     value["spec"]["type"] = "ClusterIP".into();
-    Ok(serde_json::from_value(value)?)
+    Ok(Arc::new(serde_json::from_value(value)?))
 }
 
 /// The slice of a service with backends that `seed` tells apart.
-fn slice(number: usize, seed: usize) -> anyhow::Result<EndpointSlice> {
+fn slice(number: usize, seed: usize) -> anyhow::Result<Arc<EndpointSlice>> {
     let mut value = objects::slice(&format!("s{number}"), seed);
     value["metadata"]["namespace"] = "bench".into();
-    Ok(serde_json::from_value(value)?)
+    Ok(Arc::new(serde_json::from_value(value)?))
 }
 
 #[cfg(test)]
@@ -89,11 +87,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_seed_is_another_program() {
+    fn another_seed_is_another_table() {
         let node = NodeView { name: objects::node_name(0), addresses: Vec::new() };
         let services = [service(7).unwrap()];
-        let of = |seed| program(&view_services(&services, &[slice(7, seed).unwrap()], &node), &node);
-        assert_ne!(of(1), of(2));
-        assert!(!render_changes(&of(1), &of(2)).is_empty());
+        let (mut watched, mut table) = (Watched::new(node.clone()), Table::new(node));
+        let mut of = |seed| render_changes(&table.change(watched.take(&services, &[slice(7, seed).unwrap()])));
+        assert!(!of(1).is_empty());
+        assert!(!of(2).is_empty());
     }
 }
