@@ -79,7 +79,7 @@ pub(crate) enum Offer {
 
 /// The way of one cluster to servers beside this one.
 #[derive(Clone)]
-pub(crate) struct Way {
+pub(crate) struct Reach {
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) nodes: Option<SharedConnector>,
     pub(crate) entropy: Entropy,
@@ -96,7 +96,7 @@ pub(crate) struct Dialer {
     pub(crate) server_name: String,
     /// None is spoken where clear text was configured.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    pub(crate) way: Way,
+    pub(crate) reach: Reach,
 }
 
 /// One address to try.
@@ -123,14 +123,14 @@ impl Dialer {
             Host::Name(name) => Address { node: String::new(), host: name.clone(), port: self.port },
             Host::Service { namespace, name } => self.resolve(namespace, name)?,
         };
-        if let (Some(nodes), false) = (&self.way.nodes, address.node.is_empty()) {
+        if let (Some(nodes), false) = (&self.reach.nodes, address.node.is_empty()) {
             let to = NodeTarget::Tcp { host: address.host.clone(), port: address.port };
             return nodes.connect(&address.node, to).await;
         }
         let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await?;
         let mut refused = io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{:?} has no address", address.host));
         for to in found.take(MAX_ADDRESSES) {
-            match connect(to, &self.way.local).await {
+            match connect(to, &self.reach.local).await {
                 Ok(stream) => return Ok(Box::new(stream)),
                 Err(error) => refused = error,
             }
@@ -142,7 +142,7 @@ impl Dialer {
     fn resolve(&self, namespace: &str, name: &str) -> io::Result<Address> {
         let nobody = |why: String| io::Error::new(io::ErrorKind::AddrNotAvailable, why);
         let missing = || nobody(format!("service {name:?} not found"));
-        let service = self.way.lookup.get("", "services", namespace, name).ok_or_else(missing)?;
+        let service = self.reach.lookup.get("", "services", namespace, name).ok_or_else(missing)?;
         if service.str_at(&["spec", "type"]) == "ExternalName" {
             let host = service.str_at(&["spec", "externalName"]).to_owned();
             return Ok(Address { node: String::new(), host, port: self.port });
@@ -150,12 +150,12 @@ impl Dialer {
         let port_name = port_name(&service, self.port)
             .ok_or_else(|| io::Error::other(format!("no service port {} found for service {name:?}", self.port)))?;
         let mut ready = Vec::new();
-        for slice in self.way.lookup.list("discovery.k8s.io", "endpointslices", Some(namespace)) {
+        for slice in self.reach.lookup.list("discovery.k8s.io", "endpointslices", Some(namespace)) {
             if slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == name {
                 ready_in(&slice, &port_name, &mut ready);
             }
         }
-        let chosen = usize::try_from(self.way.entropy.below((ready.len() as u64).max(1))).unwrap_or(0);
+        let chosen = usize::try_from(self.reach.entropy.below((ready.len() as u64).max(1))).unwrap_or(0);
         let none = || nobody(format!("no endpoints available for service {name:?}"));
         ready.into_iter().nth(chosen).ok_or_else(none)
     }

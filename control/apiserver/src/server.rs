@@ -11,7 +11,7 @@ use crate::{
     cache::{Cache, CacheError},
     config::{Caller, Config},
     custom,
-    dial::Way,
+    dial::Reach,
     discovery,
     fairness::{self, Fairness, Permit, Schema},
     http::{self, Accept, Answer, Query, RequestInfo},
@@ -131,11 +131,11 @@ impl ApiServer {
         let metrics = Metrics::default();
         let authorizer = Arc::new(Authorizers::new(rbac.clone()));
         let lookup = Arc::new(CacheLookup(cache.clone()));
-        let way = Way {
+        let reach = Reach {
             lookup: lookup.clone(),
             nodes: config.nodes.clone(),
             entropy: entropy.clone(),
-            local: config.local_destinations.into(),
+            local: config.local_destinations.as_slice().into(),
         };
         let server = Arc::new(Self {
             clock: clock.clone(),
@@ -144,9 +144,9 @@ impl ApiServer {
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
-            webhooks: Arc::new(WebhookClient::new(way.clone(), tasks)),
+            webhooks: Arc::new(WebhookClient::new(reach.clone(), tasks)),
             access: Access::new(AuditMetrics::register(metrics.registry())),
-            aggregation: Aggregation::new(config.front_proxy.clone(), way),
+            aggregation: Aggregation::new(config.front_proxy.clone(), reach),
             merged: discovery::Merged::default(),
             mutating_webhooks: WebhookIndex::new("mutatingwebhookconfigurations"),
             validating_webhooks: WebhookIndex::new("validatingwebhookconfigurations"),

@@ -1,7 +1,7 @@
 //! The command line's words. Decides nothing.
 
 use crate::access::AccessArgs;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -232,8 +232,9 @@ pub(crate) struct FleetArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     pub(crate) output: Format,
-    /// Wait until it is done.
-    #[arg(long, global = true)]
+    /// Wait until it is done, as `kubectl delete` does; `--wait=false` returns as soon as it is asked for.
+    #[arg(long, global = true, action = ArgAction::Set, default_value_t = true, default_missing_value = "true",
+          num_args = 0..=1, require_equals = true)]
     pub(crate) wait: bool,
     /// Longest wait, seconds.
     #[arg(long, default_value_t = 300, global = true)]
@@ -461,6 +462,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_asked_for_is_waited_for_unless_told_otherwise() {
+        for (flag, expected) in [("", true), ("--wait", true), ("--wait=true", true), ("--wait=false", false)] {
+            let words = ["timonel", "cluster", "create", "a", flag];
+            let cli = Cli::try_parse_from(words.into_iter().filter(|word| !word.is_empty())).unwrap();
+            let Command::Cluster(args) = cli.command else { panic!("{flag}") };
+            assert_eq!(args.fleet.wait, expected, "{flag}");
+        }
     }
 
     #[test]

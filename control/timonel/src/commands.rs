@@ -65,7 +65,7 @@ impl Fleet {
         self.api::<K>().create(&how, object).await.map_err(plain)
     }
 
-    /// Deletes it; with `--wait` returns when it is gone.
+    /// Deletes it; returns when it is gone, unless told not to wait.
     async fn delete<K>(&self, name: &str) -> anyhow::Result<()>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,

@@ -111,7 +111,7 @@ fn server_killed(world: &World, address: &str) -> anyhow::Result<()> {
 }
 
 fn second_cluster(world: &World) -> anyhow::Result<()> {
-    world.timonel(&["cluster", "create", "second", "--wait"])?;
+    world.timonel(&["cluster", "create", "second"])?;
     let namespaces = world.kubectl("second", &["get", "namespaces", "-o", "name"])?;
     ensure!(namespaces.contains("kube-system") && !namespaces.contains("shop"), "{namespaces}");
     world.timonel(&["cluster", "delete", "second", "--wait"])?;

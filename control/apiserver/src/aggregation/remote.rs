@@ -133,7 +133,7 @@ impl Remote {
                 port: server.port,
                 server_name,
                 tls: Some(Arc::new(tls)),
-                way: api.aggregation.way.clone(),
+                reach: api.aggregation.reach.clone(),
             })
         };
         let spawner = Spawner(api.tasks.child("aggregation"));

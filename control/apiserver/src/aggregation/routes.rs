@@ -6,7 +6,7 @@ use super::{
     registration,
     remote::Remote,
 };
-use crate::{ApiServer, admission::Lookup, custom};
+use crate::{ApiServer, admission::Lookup, custom, dial::Reach};
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
 use std::{
@@ -56,7 +56,7 @@ pub(crate) struct Aggregation {
     routes: ArcSwap<Routes>,
     /// What other servers are shown: the certificate by which they believe who the user is.
     pub(super) identity: Option<Arc<dyn ResolvesClientCert>>,
-    pub(super) way: Way,
+    pub(super) reach: Reach,
     /// Counts what changed in what servers say about themselves.
     said: AtomicU64,
     /// Whether a task writes the objects of custom groups.
@@ -71,8 +71,14 @@ impl std::fmt::Debug for Aggregation {
 
 impl Aggregation {
     /// With what other servers are shown.
-    pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>, way: Way) -> Self {
-        Self { routes: ArcSwap::default(), identity, way, said: AtomicU64::new(0), registering: AtomicBool::new(false) }
+    pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>, reach: Reach) -> Self {
+        Self {
+            routes: ArcSwap::default(),
+            identity,
+            reach,
+            said: AtomicU64::new(0),
+            registering: AtomicBool::new(false),
+        }
     }
 
     /// The servers of this moment.

@@ -1,7 +1,7 @@
 //! The client: one pool of kept-alive connections for each target, calls in flight bounded, answers bounded.
 
 use super::target::{Credentials, WebhookTarget};
-use crate::dial::{self, Dialer, Offer, Spawner, Trust, Way};
+use crate::dial::{self, Dialer, Offer, Reach, Spawner, Trust};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -60,7 +60,7 @@ pub(crate) enum CallError {
 
 /// Calls webhooks.
 pub(crate) struct WebhookClient {
-    way: Way,
+    reach: Reach,
     tasks: Tasks,
     /// Pools in order of use, the latest last.
     pools: Mutex<Vec<(Arc<WebhookTarget>, Arc<Pool>)>>,
@@ -79,8 +79,8 @@ struct Pool {
 
 impl WebhookClient {
     /// A client that goes that way.
-    pub(crate) fn new(way: Way, tasks: &Tasks) -> Self {
-        Self { way, tasks: tasks.child("webhooks"), pools: Mutex::default() }
+    pub(crate) fn new(reach: Reach, tasks: &Tasks) -> Self {
+        Self { reach, tasks: tasks.child("webhooks"), pools: Mutex::default() }
     }
 
     /// Asks a server outside the cluster and gives back what it answers, whatever its code.
@@ -133,7 +133,7 @@ impl WebhookClient {
             port: target.port,
             server_name: target.server_name(),
             tls: if target.plain { None } else { Some(Arc::new(tls(&target).map_err(CallError::Config)?)) },
-            way: self.way.clone(),
+            reach: self.reach.clone(),
         };
         let client = Client::builder(Spawner(self.tasks.clone()))
             .pool_timer(TokioTimer::new())
