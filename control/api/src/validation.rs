@@ -5,6 +5,7 @@
 //! checked types). Never changes an object; never looks at another one.
 
 mod access;
+mod admission;
 mod autoscalers;
 mod batch;
 mod check;
@@ -26,6 +27,7 @@ mod resources;
 mod secrets;
 mod services;
 mod volumes;
+mod webhook_client;
 mod workloads;
 
 pub use metadata::{validate_name, validate_object_meta, validate_object_meta_update};
@@ -111,7 +113,7 @@ pub fn validate_binding(binding: &Value) -> FieldErrors {
 
 /// Judges where a webhook is called.
 pub(crate) fn webhook_client(config: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    extensions::client(Some(config), path, errors);
+    webhook_client::client(Some(config), path, errors);
 }
 
 #[cfg(test)]

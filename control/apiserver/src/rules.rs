@@ -5,16 +5,24 @@ use crate::{
     registry::{Part, View},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use timonel_api::{FieldErrors, Gvk, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject};
+use timonel_api::{
+    FieldErrors, Gvk, KindRef, PatchError, Resource, Scheme, Status, TypeId, Value, table::IncludeObject,
+};
 
 /// Fills in what an object of a resource leaves out.
 pub(crate) fn apply_defaults(scheme: &Scheme, resource: &Resource, object: &mut Value) {
     timonel_api::default_object(scheme, resource, object);
 }
 
+/// The kind whose rules hold: an event is judged by the group that it came through, and stored as the other's.
+fn judged_as(view: &View) -> KindRef<'_> {
+    let kind = view.kind();
+    if kind.kind == "Event" && !kind.custom { KindRef { group: view.group(), ..kind } } else { kind }
+}
+
 /// Judges a new object.
 pub(crate) fn validate_create(view: &View, object: &Value, mut warn: impl FnMut(String)) -> FieldErrors {
-    let mut errors = timonel_api::validate_create(view.kind(), object);
+    let mut errors = timonel_api::validate_create(judged_as(view), object);
     if let Some(custom) = &view.custom {
         custom.validate_create(object, &mut errors).into_iter().for_each(&mut warn);
     } else if errors.is_empty() && crate::custom::is_definition(view) {
@@ -60,7 +68,7 @@ fn judge_update(part: Part, view: &View, new: &Value, old: &Value) -> FieldError
         Part::Status | Part::Approval => timonel_api::validate_status_update(kind, new, old),
         Part::Resize => timonel_api::validate_resize(new, old),
         Part::EphemeralContainers => timonel_api::validate_ephemeral_containers(new, old),
-        _ => timonel_api::validate_update(kind, new, old),
+        _ => timonel_api::validate_update(judged_as(view), new, old),
     }
 }
 

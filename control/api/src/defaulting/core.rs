@@ -22,6 +22,13 @@ pub(super) fn set_if_missing(object: &mut Object, name: &'static str, value: imp
     }
 }
 
+/// The same for a member that may hold an empty text: only one that is not given counts as missing.
+pub(super) fn set_if_null(object: &mut Object, name: &'static str, value: impl Into<Value>) {
+    if object.get(name).is_none_or(Value::is_null) {
+        object.insert(Key::const_new(name), value);
+    }
+}
+
 pub(super) fn text<'o>(object: &'o Object, name: &str) -> &'o str {
     object.get(name).and_then(Value::as_str).unwrap_or("")
 }
@@ -126,7 +133,7 @@ pub(super) fn service(object: &mut Object) {
         set_if_missing(spec, "externalTrafficPolicy", "Cluster");
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
-        set_if_missing(spec, "internalTrafficPolicy", "Cluster");
+        set_if_null(spec, "internalTrafficPolicy", "Cluster");
     }
     if kind == "LoadBalancer" {
         set_if_missing(spec, "allocateLoadBalancerNodePorts", true);

@@ -1,6 +1,6 @@
 //! Defaults of the named groups that depend on other members.
 
-use super::core::{default_labels, missing, set_if_missing, text};
+use super::core::{default_labels, missing, set_if_missing, set_if_null, text};
 use super::rules::RBAC;
 use crate::{Object, Value};
 
@@ -76,7 +76,7 @@ pub(super) fn autoscaler(object: &mut Object) {
 }
 
 fn scaling_rules(rules: &mut Object, policies: &[(&str, i64, i64)]) {
-    set_if_missing(rules, "selectPolicy", "Max");
+    set_if_null(rules, "selectPolicy", "Max");
     if missing(rules, "policies") {
         let policies: Vec<Value> = policies
             .iter()
@@ -104,10 +104,10 @@ pub(super) fn job(object: &mut Object) {
     set_if_missing(spec, "parallelism", 1);
     let backoff = if missing(spec, "backoffLimitPerIndex") { 6 } else { i32::MAX };
     set_if_missing(spec, "backoffLimit", backoff);
-    set_if_missing(spec, "completionMode", "NonIndexed");
+    set_if_null(spec, "completionMode", "NonIndexed");
     set_if_missing(spec, "suspend", false);
     let replacement = if missing(spec, "podFailurePolicy") { "TerminatingOrFailed" } else { "Failed" };
-    set_if_missing(spec, "podReplacementPolicy", replacement);
+    set_if_null(spec, "podReplacementPolicy", replacement);
     set_if_missing(spec, "manualSelector", false);
 }
 

@@ -26,11 +26,7 @@ fn texts<'a>(value: &'a Value, member: &str) -> Vec<&'a str> {
 pub(crate) fn validate(object: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     let (path, empty) = (Path::new("spec"), Value::object());
     let spec = object.get("spec").unwrap_or(&empty);
-    let (group, plural) = (spec.str_at(&["group"]), spec.str_at(&["names", "plural"]));
-    let name = object.str_at(&["metadata", "name"]);
-    if old.is_none() && name != format!("{plural}.{group}") {
-        errors.invalid(&Path::new("metadata.name"), name, "must be spec.names.plural+\".\"+spec.group");
-    }
+    let group = spec.str_at(&["group"]);
     let place = path.child("group");
     let broken = names::dns_subdomain(group);
     if group.is_empty() {
@@ -45,7 +41,8 @@ pub(crate) fn validate(object: &Value, old: Option<&Value>, errors: &mut FieldEr
         "Cluster" | "Namespaced" => {}
         other => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespaced"]),
     }
-    versions(spec, old, &path, errors);
+    let shared = Shared::of(spec);
+    versions(spec, old, &shared, &path, errors);
     let place = path.child("names");
     for member in ["plural", "singular", "kind", "listKind"] {
         if spec.str_at(&["names", member]).is_empty() {
@@ -53,6 +50,7 @@ pub(crate) fn validate(object: &Value, old: Option<&Value>, errors: &mut FieldEr
         }
     }
     declared_names(spec.get("names").unwrap_or(&empty), &place, errors);
+    shared_parts(spec, old, &shared, &path, errors);
     conversion(spec, &path.child("conversion"), errors);
     if let Some(old) = old {
         fixed(object, old, errors);
@@ -82,9 +80,49 @@ fn fixed(object: &Value, old: &Value, errors: &mut FieldErrors) {
     immutable(&["spec", "names", "plural"]);
 }
 
-fn versions(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+/// What all versions have in common. It is judged once, and reported at the places that a definition of the first
+/// generation had for it; clients know those.
+struct Shared {
+    schema: bool,
+    subresources: bool,
+    columns: bool,
+    selectable: bool,
+}
+
+impl Shared {
+    fn of(spec: &Value) -> Self {
+        let versions = spec.list_at(&["versions"]);
+        let same = |member: &str| versions.iter().all(|one| semantic_equal(one.get(member), versions[0].get(member)));
+        Self {
+            schema: same("schema"),
+            subresources: same("subresources"),
+            columns: same("additionalPrinterColumns"),
+            selectable: same("selectableFields"),
+        }
+    }
+}
+
+/// The version of the same name in the definition before.
+fn before<'a>(old: Option<&'a Value>, name: &str) -> Option<&'a Value> {
+    old?.list_at(&["spec", "versions"]).iter().find(|other| other.str_at(&["name"]) == name)
+}
+
+/// What was accepted once stays accepted: schemas are judged when they change.
+fn schema_stays(version: &Value, old: Option<&Value>) -> bool {
+    const SCHEMA: [&str; 2] = ["schema", "openAPIV3Schema"];
+    before(old, version.str_at(&["name"])).is_some_and(|before| before.at(&SCHEMA) == version.at(&SCHEMA))
+}
+
+fn has_status(version: &Value) -> bool {
+    given(version, &["subresources", "status"]).is_some()
+}
+
+fn versions(spec: &Value, old: Option<&Value>, shared: &Shared, path: &Path<'_>, errors: &mut FieldErrors) {
     let list = path.child("versions");
     let declared = spec.list_at(&["versions"]);
+    for (at, _) in declared.iter().enumerate().filter(|(_, one)| given(one, &["schema", "openAPIV3Schema"]).is_none()) {
+        errors.required(&list.index(at).child("schema.openAPIV3Schema"), "");
+    }
     let mut seen = BTreeSet::new();
     let mut unique = true;
     for (at, one) in declared.iter().enumerate() {
@@ -95,9 +133,7 @@ fn versions(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut Fie
         if !broken.is_empty() {
             errors.invalid(&path.child("name"), name, broken.join(","));
         }
-        let before =
-            old.and_then(|old| old.list_at(&["spec", "versions"]).iter().find(|other| other.str_at(&["name"]) == name));
-        version(one, before, &path, errors);
+        version(one, old, shared, &path, errors);
     }
     let shown = || spec.get("versions").cloned().unwrap_or_default();
     if !unique {
@@ -106,46 +142,75 @@ fn versions(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut Fie
     if declared.iter().filter(|one| one.bool_at(&["storage"]) == Some(true)).count() != 1 {
         errors.invalid(&list, shown(), "must have exactly one version marked as storage version");
     }
+    let first = declared.first().map_or("", |version| version.str_at(&["name"]));
+    let broken = names::dns1035_label(first);
+    if !first.is_empty() && !broken.is_empty() {
+        errors.invalid(&path.child("version"), first, broken.join(","));
+    }
 }
 
-fn version(version: &Value, before: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
-    if let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) {
-        let place = path.child("deprecationWarning");
-        if version.bool_at(&["deprecated"]) != Some(true) {
-            errors.invalid(&place, warning, "can only be set for deprecated versions");
-        }
-        if warning.len() > MAX_WARNING {
-            errors.invalid(&place, warning, format!("must be <= {MAX_WARNING} characters long"));
-        }
-        if warning.is_empty() {
-            errors.invalid(&place, warning, "must not be an empty string");
-        }
-        if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
-            let detail =
-                format!("must only contain printable UTF-8 characters; non-printable character found at index {at}");
-            errors.invalid(&place, warning, detail);
+fn deprecation(version: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) else { return };
+    let place = path.child("deprecationWarning");
+    if version.bool_at(&["deprecated"]) != Some(true) {
+        return errors.invalid(&place, warning, "can only be set for deprecated versions");
+    }
+    if warning.len() > MAX_WARNING {
+        errors.invalid(&place, warning, format!("must be <= {MAX_WARNING} characters long"));
+    }
+    if warning.is_empty() {
+        errors.invalid(&place, warning, "must not be an empty string");
+    }
+    if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
+        let detail =
+            format!("must only contain printable UTF-8 characters; non-printable character found at index {at}");
+        errors.invalid(&place, warning, detail);
+    }
+}
+
+/// What one version has of its own.
+fn version(version: &Value, old: Option<&Value>, shared: &Shared, path: &Path<'_>, errors: &mut FieldErrors) {
+    deprecation(version, path, errors);
+    let schema = given(version, &["schema", "openAPIV3Schema"]).filter(|_| !shared.schema);
+    if let Some(schema) = schema.filter(|_| !schema_stays(version, old)) {
+        schema_rules::validate(schema, &path.child("schema.openAPIV3Schema"), has_status(version), errors);
+    }
+    if !shared.subresources {
+        scale_paths(version, path, errors);
+    }
+    if !shared.columns {
+        columns(version, path, errors);
+    }
+    if !shared.selectable && !version.list_at(&["selectableFields"]).is_empty() {
+        let list = path.child("selectableFields");
+        match schema {
+            Some(schema) => selectable(version, schema, &list, errors),
+            None => errors.invalid(&list, "", "may only be set when `version.schema.openAPIV3Schema` is not included"),
         }
     }
-    let place = path.child("schema.openAPIV3Schema");
-    let schema = given(version, &["schema", "openAPIV3Schema"]);
-    match schema {
-        None => errors.required(&place, ""),
-        // What was accepted once stays accepted: schemas are judged when they change.
-        Some(schema) if before.is_some_and(|before| before.at(&["schema", "openAPIV3Schema"]) == Some(schema)) => {}
-        Some(schema) => {
-            let status = given(version, &["subresources", "status"]).is_some();
-            schema_rules::validate(schema, &place, status, errors);
+}
+
+/// What all versions have in common.
+fn shared_parts(spec: &Value, old: Option<&Value>, shared: &Shared, path: &Path<'_>, errors: &mut FieldErrors) {
+    let declared = spec.list_at(&["versions"]);
+    let Some(first) = declared.first() else { return };
+    let schema = given(first, &["schema", "openAPIV3Schema"]).filter(|_| shared.schema);
+    if let Some(schema) = schema.filter(|_| !declared.iter().all(|version| schema_stays(version, old))) {
+        let status = declared.iter().any(has_status);
+        schema_rules::validate(schema, &path.child("validation.openAPIV3Schema"), status, errors);
+    }
+    if shared.subresources {
+        scale_paths(first, path, errors);
+    }
+    if shared.columns {
+        columns(first, path, errors);
+    }
+    if shared.selectable && !first.list_at(&["selectableFields"]).is_empty() {
+        let list = path.child("selectableFields");
+        match schema {
+            Some(schema) => selectable(first, schema, &list, errors),
+            None => errors.invalid(&list, "", "may only be set when validations.schema is included"),
         }
-    }
-    if let Some(scale) = given(version, &["subresources", "scale"]) {
-        scale_paths(scale, &path.child("subresources"), errors);
-    }
-    let list = path.child("additionalPrinterColumns");
-    for (at, one) in version.list_at(&["additionalPrinterColumns"]).iter().enumerate() {
-        column(one, &list.index(at), errors);
-    }
-    if let Some(schema) = schema {
-        selectable(version, schema, &path.child("selectableFields"), errors);
     }
 }
 
@@ -157,7 +222,9 @@ fn simple_path(text: &str, path: &Path<'_>, errors: &mut FieldErrors) -> bool {
     true
 }
 
-fn scale_paths(scale: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn scale_paths(version: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(scale) = given(version, &["subresources", "scale"]) else { return };
+    let path = path.child("subresources");
     for (member, roots, needed) in [
         ("specReplicasPath", &[".spec."][..], true),
         ("statusReplicasPath", &[".status."], true),
@@ -177,6 +244,13 @@ fn scale_paths(scale: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             };
             errors.invalid(&place, text, format!("should be a json path under {under}"));
         }
+    }
+}
+
+fn columns(version: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let list = path.child("additionalPrinterColumns");
+    for (at, one) in version.list_at(&["additionalPrinterColumns"]).iter().enumerate() {
+        column(one, &list.index(at), errors);
     }
 }
 
@@ -312,20 +386,23 @@ fn conversion(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn stored_versions(object: &Value, errors: &mut FieldErrors) {
     let list = Path::new("status.storedVersions");
-    let stored = object.at(&["status"]).map(|status| texts(status, "storedVersions")).unwrap_or_default();
+    let mut stored = object.at(&["status"]).map(|status| texts(status, "storedVersions")).unwrap_or_default();
     let shown = || object.at(&["status", "storedVersions"]).cloned().unwrap_or_default();
     if stored.is_empty() {
         return errors.invalid(&list, shown(), "must have at least one stored version");
     }
     let declared = object.list_at(&["spec", "versions"]);
-    for version in declared.iter().filter(|version| version.bool_at(&["storage"]) == Some(true)) {
+    let all = stored.clone();
+    for version in declared {
         let name = version.str_at(&["name"]);
-        if !stored.contains(&name) {
+        if !stored.contains(&name) && version.bool_at(&["storage"]) == Some(true) {
             errors.invalid(&list, shown(), format!("must have the storage version {name}"));
         }
+        // A name counts once: a second version of it finds none stored.
+        stored.retain(|one| *one != name);
     }
-    for (at, name) in stored.iter().enumerate() {
-        if !declared.iter().any(|version| version.str_at(&["name"]) == *name) {
+    for (at, name) in all.iter().enumerate() {
+        if stored.contains(name) {
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from \

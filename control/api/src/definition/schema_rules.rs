@@ -88,6 +88,12 @@ fn at_root(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
         }
     };
+    let ty = schema.str_at(&["type"]);
+    if !matches!(ty, "" | "object") {
+        let detail =
+            "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+        return errors.invalid(&path.child("type"), ty, detail);
+    }
     for (member, value) in schema.as_object().into_iter().flat_map(|members| members.iter()) {
         let unset = value.is_null() || *value == Value::Bool(false) || value.as_list().is_some_and(<[Value]>::is_empty);
         if !unset && !AT_ROOT.contains(&name(member).as_str()) {
@@ -328,6 +334,11 @@ fn defaults(schema: &Value, path: &Path<'_>, depth: usize, errors: &mut FieldErr
         && let Ok(compiled) = Structural::compile(schema)
     {
         let place = path.child("default");
+        let ty = schema.str_at(&["type"]);
+        if !ty.is_empty() && !TYPES.contains(&ty) {
+            let found = type_name(default);
+            errors.type_invalid(&place, found, format!(" in body must be of type {ty}: {}", crate::quote(found)));
+        }
         let mut pruned = default.clone();
         compiled.prune_value(&mut pruned);
         if pruned != *default {
@@ -350,6 +361,18 @@ fn defaults(schema: &Value, path: &Path<'_>, depth: usize, errors: &mut FieldErr
     let properties = path.child("properties");
     for (name, child) in children(schema) {
         defaults(child, &properties.key(name), depth + 1, errors);
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::String(_) => "string",
+        Value::List(_) => "array",
+        Value::Object(_) => "object",
+        other if other.as_int().is_some() => "integer",
+        _ => "number",
     }
 }
 

@@ -25,7 +25,7 @@ fn messages(errors: &FieldErrors) -> Vec<String> {
 
 #[test]
 fn schemas_must_be_structural() {
-    let at = "spec.versions[0].schema.openAPIV3Schema";
+    let at = "spec.validation.openAPIV3Schema";
     let object = |properties: Json| json!({"type": "object", "properties": properties});
     for (schema, expected) in [
         (object(json!({"spec": {"type": "object"}})), ""),
@@ -46,7 +46,7 @@ fn schemas_must_be_structural() {
         (
             object(json!({"a": {"type": "object", "anyOf": [{"properties": {"b": {"minimum": 1}}}]}})),
             "properties[a].properties[b]: Required value: because it is defined in \
-             spec.versions[0].schema.openAPIV3Schema.properties[a].anyOf[0].properties[b]",
+             spec.validation.openAPIV3Schema.properties[a].anyOf[0].properties[b]",
         ),
         (
             object(json!({"a": {"type": "string", "allOf": [{"type": "string"}]}})),

@@ -88,6 +88,7 @@ pub fn prepare_create(kind: KindRef<'_>, object: &mut Value, now: Timestamp) {
         }
         ("", "PersistentVolumeClaim") => {
             object.set_at(&["status", "phase"], "Pending");
+            drop_old_data_source(object);
             normalize_data_sources(object);
         }
         ("", "ServiceAccount") => clean_secret_references(object),
@@ -151,6 +152,18 @@ pub(super) fn clean_secret_references(object: &mut Value) {
             *secret = Value::object();
             secret.set_at(&["name"], name);
         }
+    }
+}
+
+/// `dataSource` only ever meant claims and snapshots; anything else in it was and is ignored.
+fn drop_old_data_source(object: &mut Value) {
+    if object.at(&["spec", "dataSourceRef"]).is_some_and(|reference| !reference.is_null()) {
+        return;
+    }
+    let source = |member: &str| object.str_at(&["spec", "dataSource", member]);
+    let known = [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")];
+    if !known.contains(&(source("apiGroup"), source("kind"))) {
+        object.remove_at(&["spec", "dataSource"]);
     }
 }
 

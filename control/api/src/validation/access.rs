@@ -1,5 +1,7 @@
 //! Roles and bindings, certificate requests.
 
+use base64::Engine as _;
+
 use super::check::{self, given, texts};
 use crate::names;
 use crate::strategy::semantic_equal;
@@ -41,7 +43,13 @@ pub(super) fn role(object: &Value, namespaced: bool, errors: &mut FieldErrors) {
         errors.required(&list, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
     for (at, selector) in selectors.iter().enumerate() {
-        check::label_selector(Some(selector), &list.index(at), errors);
+        let mut broken = FieldErrors::new();
+        check::label_selector(Some(selector), &list.index(at), &mut broken);
+        let sound = broken.is_empty();
+        errors.extend(broken);
+        if !sound {
+            errors.invalid(&list.index(at), selector.clone(), "invalid label selector.");
+        }
     }
 }
 
@@ -105,20 +113,57 @@ fn signer(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     errors.invalid_each(path, name, names::dns_subdomain(name));
 }
 
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+/// Whether base64 text holds a PEM block with a request for a certificate.
+fn is_request(text: &str) -> bool {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    String::from_utf8_lossy(&decoded).contains("-----BEGIN CERTIFICATE REQUEST-----")
+}
+
 pub(super) fn signing_request(object: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
-    if texts(object, &["spec", "usages"]).is_empty() {
-        errors.required(&path.child("usages"), "usages cannot be empty");
+    let request = object.str_at(&["spec", "request"]);
+    if !is_request(request) {
+        let shown = if request.is_empty() { Value::Null } else { request.into() };
+        errors.invalid(&path.child("request"), shown, "PEM block type must be CERTIFICATE REQUEST");
     }
-    let mut seen = std::collections::BTreeSet::new();
-    for usage in texts(object, &["spec", "usages"]) {
-        if !seen.insert(usage) {
-            errors.duplicate(&path.child("usages"), usage);
+    let usages = texts(object, &["spec", "usages"]);
+    if usages.is_empty() {
+        errors.required(&path.child("usages"), "");
+    }
+    let list = path.child("usages");
+    for (at, usage) in usages.iter().enumerate() {
+        if !USAGES.contains(usage) {
+            errors.not_supported(&list.index(at), *usage, &USAGES);
         }
-    }
-    if object.str_at(&["spec", "request"]).is_empty() {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.invalid(&path.child("request"), "", detail);
+        if usages[..at].contains(usage) {
+            errors.duplicate(&list.index(at), *usage);
+        }
     }
     signer(object.str_at(&["spec", "signerName"]), &path.child("signerName"), errors);
     let seconds = object.int_at(&["spec", "expirationSeconds"]);
@@ -232,14 +277,19 @@ mod tests {
     #[test]
     fn signing_requests() {
         let kind = KindRef::builtin("certificates.k8s.io", "CertificateSigningRequest", false);
-        let base = json!({"metadata": {"name": "c"}, "spec": {"request": "eA==", "usages": ["client auth"],
+        let base = json!({"metadata": {"name": "c"}, "spec": {"request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQUE9PQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K", "usages": ["client auth"],
             "signerName": "a.b/c"}});
         creates(
             kind,
             &base,
             &[
                 (json!({}), &[]),
-                (json!({"spec": {"usages": []}}), &["spec.usages: Required value: usages cannot be empty"]),
+                (json!({"spec": {"usages": []}}), &["spec.usages: Required value"]),
+                (json!({"spec": {"usages": ["any", "any"]}}), &["spec.usages[1]: Duplicate value: \"any\""]),
+                (
+                    json!({"spec": {"request": "eA=="}}),
+                    &["spec.request: Invalid value: \"eA==\": PEM block type must be CERTIFICATE REQUEST"],
+                ),
                 (
                     json!({"spec": {"signerName": "x"}}),
                     &["spec.signerName: Invalid value: \"x\": must be a fully qualified domain and path of the form \

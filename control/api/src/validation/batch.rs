@@ -36,7 +36,7 @@ fn generated_selector(object: &Value, errors: &mut FieldErrors) {
     let detail = |want: &str| format!("must be '{want}'");
     for (key, want) in [("batch.kubernetes.io/controller-uid", uid), ("batch.kubernetes.io/job-name", name)] {
         let got = object.str_at(&["spec", "template", "metadata", "labels", key]);
-        if got.is_empty() {
+        if got.is_empty() && !want.is_empty() {
             errors.required(&labels.key(key), detail(want));
         } else if got != want {
             errors.invalid(&labels.key(key), got, detail(want));
@@ -76,7 +76,7 @@ fn spec(spec: &Value, standalone: bool, path: &Path<'_>, errors: &mut FieldError
     } else {
         job_policies::success_policy(spec, &path.child("successPolicy"), errors);
     }
-    replacement_policy(spec, &path.child("podReplacementPolicy"), errors);
+    replacement_policy(spec, path, errors);
     template(spec, &path.child("template"), errors);
     if standalone {
         selector(spec, path, errors);
@@ -100,10 +100,12 @@ fn managed_by(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 fn completion_mode(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let mode = spec.str_at(&["completionMode"]);
     let number = |member: &str| spec.int_at(&[member]);
-    if !matches!(mode, "" | "NonIndexed" | INDEXED) {
-        errors.not_supported(&path.child("completionMode"), mode, &["NonIndexed", INDEXED]);
-    }
+    let known = ["NonIndexed", INDEXED];
+    check::known_if_given(spec, "completionMode", &known, path, errors);
     if mode != INDEXED {
+        if !mode.is_empty() && !known.contains(&mode) {
+            return;
+        }
         for member in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if let Some(value) = number(member) {
                 errors.invalid(&path.child(member), value, NEEDS_INDEX);
@@ -129,12 +131,9 @@ fn completion_mode(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn replacement_policy(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let policy = spec.str_at(&["podReplacementPolicy"]);
     let known: &[&str] =
         if given(spec, &["podFailurePolicy"]).is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    if !policy.is_empty() && !known.contains(&policy) {
-        errors.not_supported(path, policy, known);
-    }
+    check::known_if_given(spec, "podReplacementPolicy", known, path, errors);
 }
 
 fn template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

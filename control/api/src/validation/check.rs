@@ -29,7 +29,13 @@ pub(super) fn entries<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item
 /// `new` must equal `old` at `path`.
 pub(super) fn immutable(new: &Value, old: &Value, path: &[&str], errors: &mut FieldErrors) {
     if !semantic_equal(new.at(path), old.at(path)) {
-        let shown = new.at(path).cloned().unwrap_or_default();
+        // What is gone is shown as the empty value of what it was.
+        let shown = new.at(path).cloned().unwrap_or_else(|| match old.at(path) {
+            Some(Value::String(_)) => "".into(),
+            Some(Value::Int(_)) => 0.into(),
+            Some(Value::Bool(_)) => false.into(),
+            _ => Value::Null,
+        });
         errors.invalid(&Path::new(&path.join(".")), shown, IMMUTABLE);
     }
 }
@@ -61,6 +67,15 @@ pub(super) fn maybe_one_of(value: &Value, member: &str, known: &[&str], path: &P
     }
 }
 
+/// A member that, when given and be it an empty text, must be one of `known`.
+pub(super) fn known_if_given(value: &Value, member: &str, known: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
+    if let Some(text) = given(value, &[member]).and_then(Value::as_str)
+        && !known.contains(&text)
+    {
+        errors.not_supported(&path.child(member), text, known);
+    }
+}
+
 /// A member that must be given and not empty.
 pub(super) fn required<'a>(value: &'a Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) -> &'a str {
     let text = value.str_at(&[member]);
@@ -82,6 +97,13 @@ pub(super) fn required_name(value: &Value, member: &str, rule: NameRule, path: &
 pub(super) fn maybe_name(value: &Value, member: &str, rule: NameRule, path: &Path<'_>, errors: &mut FieldErrors) {
     let text = value.str_at(&[member]);
     if !text.is_empty() {
+        errors.invalid_each(&path.child(member), text, rule(text));
+    }
+}
+
+/// A member that, when given and be it an empty text, must obey a rule.
+pub(super) fn name_if_given(value: &Value, member: &str, rule: NameRule, path: &Path<'_>, errors: &mut FieldErrors) {
+    if let Some(text) = given(value, &[member]).and_then(Value::as_str) {
         errors.invalid_each(&path.child(member), text, rule(text));
     }
 }

@@ -135,7 +135,7 @@ fn attribute(constraint: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 /// A name of an attribute or a capacity, with or without a domain.
 fn qualified(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     if name.is_empty() {
-        return errors.required(path, "name required");
+        return errors.invalid_each(path, name, names::c_identifier(name));
     }
     let parts: Vec<&str> = name.split('/').collect();
     let id = |text: &str, errors: &mut FieldErrors| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::{self, immutable, labels, maybe_name, one_of, required_name};
+use super::check::{self, given, immutable, labels, maybe_name, one_of, required_name};
 use crate::names;
 use crate::strategy::semantic_equal;
 use crate::{FieldErrors, Path, Value};
@@ -91,8 +91,8 @@ fn slice_endpoints(object: &Value, errors: &mut FieldErrors) {
         for (at, text) in addresses.iter().enumerate() {
             slice_address(object.str_at(&["addressType"]), text, &place.index(at), errors);
         }
-        maybe_name(endpoint, "nodeName", names::dns_subdomain, &path, errors);
-        maybe_name(endpoint, "hostname", names::dns_label, &path, errors);
+        check::name_if_given(endpoint, "nodeName", names::dns_subdomain, &path, errors);
+        check::name_if_given(endpoint, "hostname", names::dns_label, &path, errors);
         labels(endpoint.get("deprecatedTopology"), &path.child("deprecatedTopology"), errors);
         hints(endpoint, &path, errors);
     }
@@ -152,8 +152,11 @@ fn slice_ports(object: &Value, errors: &mut FieldErrors) {
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        one_of(port, "protocol", &PROTOCOLS, &path, errors);
-        maybe_name(port, "appProtocol", names::qualified_name, &path, errors);
+        if given(port, &["protocol"]).is_none() {
+            errors.required(&path.child("protocol"), "");
+        }
+        check::known_if_given(port, "protocol", &PROTOCOLS, &path, errors);
+        check::name_if_given(port, "appProtocol", names::qualified_name, &path, errors);
     }
 }
 

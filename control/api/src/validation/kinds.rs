@@ -1,8 +1,8 @@
 //! Which rules each built-in kind has.
 
 use super::{
-    access, autoscalers, batch, check, devices, endpoints, extensions, fairness, namespaces, networking, nodes, pod,
-    policies, quotas, secrets, services, volumes, workloads,
+    access, admission, autoscalers, batch, check, devices, endpoints, extensions, fairness, metadata, namespaces, networking,
+    nodes, pod, policies, quotas, secrets, services, volumes, workloads,
 };
 use crate::strategy::KindRef;
 use crate::{FieldErrors, Value};
@@ -56,15 +56,17 @@ fn rest_create(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
         ("node.k8s.io", "RuntimeClass") => policies::runtime_class(object, errors),
         ("coordination.k8s.io", "Lease") => policies::lease(object, errors),
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
-            extensions::webhooks(object, errors);
+            admission::webhooks(object, None, errors);
         }
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
-            extensions::policy(object, "validations", errors);
+            admission::validating_policy(object, errors);
         }
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
-            extensions::policy(object, "mutations", errors);
+            admission::mutating_policy(object, errors);
         }
-        ("admissionregistration.k8s.io", _) => extensions::policy_binding(object, errors),
+        ("admissionregistration.k8s.io", _) => {
+            admission::policy_binding(object, kind.kind == "MutatingAdmissionPolicyBinding", errors);
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(object, None, errors),
         ("apiregistration.k8s.io", "APIService") => extensions::api_service(object, errors),
         ("resource.k8s.io", "ResourceClaim") => devices::claim(object, errors),
@@ -137,14 +139,28 @@ fn rest_update(kind: &KindRef<'_>, new: &Value, old: &Value, errors: &mut FieldE
         ("scheduling.k8s.io", "PriorityClass") => policies::priority_class_update(new, old, errors),
         ("node.k8s.io", "RuntimeClass") => policies::runtime_class_update(new, old, errors),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => crate::definition::validate(new, Some(old), errors),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
+            admission::webhooks(new, Some(old), errors);
+        }
         ("autoscaling", "HorizontalPodAutoscaler") => autoscalers::autoscaler_update(new, old, errors),
-        ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => devices::spec_stays(new, old, errors),
+        ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
+            // What a claim asks for was judged when it was made.
+            if kind.kind == "ResourceClaimTemplate" {
+                devices::claim_template(new, errors);
+            }
+            devices::spec_stays(new, old, errors);
+        }
         ("resource.k8s.io", "ResourceSlice") => devices::slice_update(new, old, errors),
         ("storage.k8s.io", "CSIStorageCapacity") => {
+            volumes::capacity(new, errors);
             check::immutable(new, old, &["nodeTopology"], errors);
             check::immutable(new, old, &["storageClassName"], errors);
         }
         ("storage.k8s.io", "VolumeAttributesClass") => volumes::attributes_class_update(new, old, errors),
+        ("apiregistration.k8s.io", "APIService") => {
+            metadata::kept_name(kind, new, errors);
+            extensions::api_service(new, errors);
+        }
         _ => rest_create(kind, new, errors),
     }
 }

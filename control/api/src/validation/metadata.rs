@@ -1,6 +1,7 @@
 //! Rules of `metadata`, and which rule the name of each kind obeys.
 
 use super::check::{self, entries, immutable, texts};
+use super::extensions::api_service_name;
 use crate::names;
 use crate::strategy::KindRef;
 use crate::{FieldErrors, Path, Value};
@@ -20,9 +21,40 @@ pub fn validate_name(kind: KindRef<'_>, name: &str, prefix: bool) -> Vec<String>
             names::dns_subdomain(masked.rsplit(':').next().unwrap_or(&masked))
         }
         ("networking.k8s.io", "IPAddress") => names::ip_strict(name),
-        ("internal.apiserver.k8s.io", _) => names::path_segment(name, prefix),
+        // Kinds whose own rules never asked for more.
+        ("internal.apiserver.k8s.io", _)
+        | ("", "Event")
+        | ("policy", "PodDisruptionBudget")
+        | ("certificates.k8s.io", "CertificateSigningRequest") => names::path_segment(name, prefix),
         _ => names::dns_subdomain(&masked),
     }
+}
+
+/// The broken rules of a name, with what the rest of the object asks of it.
+fn name_faults(kind: KindRef<'_>, object: &Value, name: &str, prefix: bool) -> Vec<String> {
+    let mut faults = validate_name(kind, name, prefix);
+    match (kind.group, kind.kind) {
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            let plural = object.str_at(&["spec", "names", "plural"]);
+            if name != format!("{plural}.{}", object.str_at(&["spec", "group"])) {
+                faults.push("must be spec.names.plural+\".\"+spec.group".to_owned());
+            }
+        }
+        ("apiregistration.k8s.io", "APIService") if faults.is_empty() => {
+            let wanted = api_service_name(object);
+            if name != wanted {
+                faults.push(format!("must be `spec.version+\".\"+spec.group`: {}", crate::quote(&wanted)));
+            }
+        }
+        _ => {}
+    }
+    faults
+}
+
+/// A name that the rest of the object must go on to agree with.
+pub(super) fn kept_name(kind: &KindRef<'_>, object: &Value, errors: &mut FieldErrors) {
+    let name = object.str_at(&["metadata", "name"]);
+    errors.invalid_each(&Path::new("metadata.name"), name, name_faults(*kind, object, name, false));
 }
 
 /// Judges the metadata of a new object.
@@ -31,12 +63,12 @@ pub fn validate_object_meta(kind: KindRef<'_>, object: &Value, errors: &mut Fiel
     let meta = object.get("metadata").cloned().unwrap_or_default();
     let (prefix, name) = (meta.str_at(&["generateName"]), meta.str_at(&["name"]));
     if !prefix.is_empty() {
-        errors.invalid_each(&path.child("generateName"), prefix, validate_name(kind, prefix, true));
+        errors.invalid_each(&path.child("generateName"), prefix, name_faults(kind, object, prefix, true));
     }
     if name.is_empty() {
         errors.required(&path.child("name"), "name or generateName is required");
     } else {
-        errors.invalid_each(&path.child("name"), name, validate_name(kind, name, false));
+        errors.invalid_each(&path.child("name"), name, name_faults(kind, object, name, false));
     }
     let namespace = meta.str_at(&["namespace"]);
     match (kind.namespaced, namespace) {
@@ -77,7 +109,7 @@ pub(super) fn standard_finalizers(kind: KindRef<'_>, meta: &Value, path: &Path<'
         "apiextensions.k8s.io",
         "apiregistration.k8s.io",
     ];
-    if kind.custom || LATER.contains(&kind.group) {
+    if kind.custom || LATER.contains(&kind.group) || kind.is("", "Event") {
         return;
     }
     for (at, name) in texts(meta, &["finalizers"]).into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Namespaces and events.
 
-use super::check::{given, immutable};
+use super::check::given;
 use crate::names;
 use crate::strategy::semantic_equal;
 use crate::{FieldErrors, Path, Value};
@@ -29,16 +29,11 @@ pub(super) fn namespace_status(new: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// The event's members by the names of the core group, whichever group it came in.
-fn member<'a>(event: &'a Value, core: &str, new: &str) -> &'a str {
-    let text = event.str_at(&[core]);
-    if text.is_empty() { event.str_at(&[new]) } else { text }
-}
-
+/// What was always asked of an event. Its members have the names of the core group, in which it is stored, whichever
+/// group it came through; `core` is that group.
 fn legacy(event: &Value, core: bool, errors: &mut FieldErrors) {
     let namespace = event.str_at(&["metadata", "namespace"]);
-    let about = if core { "involvedObject" } else { "regarding" };
-    let about = event.str_at(&[about, "namespace"]);
+    let about = event.str_at(&["involvedObject", "namespace"]);
     let foreign = "does not match event.namespace";
     let path = Path::new("involvedObject.namespace");
     if event.str_at(&["eventTime"]).is_empty() {
@@ -57,7 +52,7 @@ fn legacy(event: &Value, core: bool, errors: &mut FieldErrors) {
 
 fn new_style(event: &Value, core: bool, errors: &mut FieldErrors) {
     let reporter = Path::new(if core { "reportingComponent" } else { "reportingController" });
-    let name = member(event, "reportingComponent", "reportingController");
+    let name = event.str_at(&["reportingComponent"]);
     if name.is_empty() {
         errors.required(&reporter, "");
     }
@@ -71,7 +66,7 @@ fn new_style(event: &Value, core: bool, errors: &mut FieldErrors) {
             errors.invalid(&path, "", format!("can have at most {MAX_EVENT_TEXT} characters"));
         }
     }
-    if member(event, "message", "note").len() > MAX_EVENT_MESSAGE {
+    if event.str_at(&["message"]).len() > MAX_EVENT_MESSAGE {
         errors.invalid(&Path::new("message"), "", format!("can have at most {MAX_EVENT_MESSAGE} characters"));
     }
 }
@@ -86,6 +81,7 @@ fn series(event: &Value, errors: &mut FieldErrors) {
     }
 }
 
+/// Judges a new event, as stored; the later group is strict.
 pub(super) fn event(event: &Value, core: bool, errors: &mut FieldErrors) {
     legacy(event, core, errors);
     if core {
@@ -99,18 +95,14 @@ pub(super) fn event(event: &Value, core: bool, errors: &mut FieldErrors) {
     if !matches!(kind, "Normal" | "Warning") {
         errors.invalid(&Path::new("type"), "", format!("has invalid value: {kind}"));
     }
-    for (field, path) in [
-        ("deprecatedFirstTimestamp", "firstTimestamp"),
-        ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"),
-        ("deprecatedSource", "source"),
-    ] {
+    for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
         if !semantic_equal(event.get(field), None) {
-            errors.invalid(&Path::new(path), "", "needs to be unset");
+            errors.invalid(&Path::new(field), "", "needs to be unset");
         }
     }
 }
 
+/// Judges how an event changes, as stored; through the later group only its series may.
 pub(super) fn event_update(new: &Value, old: &Value, core: bool, errors: &mut FieldErrors) {
     legacy(new, core, errors);
     if core {
@@ -119,10 +111,28 @@ pub(super) fn event_update(new: &Value, old: &Value, core: bool, errors: &mut Fi
     if !semantic_equal(new.get("series"), old.get("series")) {
         series(new, errors);
     }
-    for field in ["regarding", "reason", "note", "type", "eventTime", "action", "related", "reportingController"] {
-        immutable(new, old, &[field], errors);
+    for (field, path) in [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        if !semantic_equal(new.get(field), old.get(field)) {
+            let text = matches!(old.get(field), Some(Value::String(_)));
+            let missing = if text { Value::from("") } else { Value::Null };
+            let shown = new.get(field).cloned().unwrap_or(missing);
+            errors.invalid(&Path::new(path), shown, super::check::IMMUTABLE);
+        }
     }
-    immutable(new, old, &["reportingInstance"], errors);
 }
 
 #[cfg(test)]
@@ -168,8 +178,8 @@ mod tests {
         );
         let kind = KindRef::builtin("events.k8s.io", "Event", true);
         let base = json!({
-            "metadata": {"name": "a", "namespace": "n"}, "regarding": {"namespace": "n"}, "type": "Normal",
-            "eventTime": "2024-01-01T00:00:00.000000Z", "reportingController": "a/b", "reportingInstance": "i",
+            "metadata": {"name": "a", "namespace": "n"}, "involvedObject": {"namespace": "n"}, "type": "Normal",
+            "eventTime": "2024-01-01T00:00:00.000000Z", "reportingComponent": "a/b", "reportingInstance": "i",
             "action": "Do", "reason": "Why",
         });
         creates(
@@ -188,6 +198,19 @@ mod tests {
                 ),
             ],
         );
-        updates(kind, &base, &[(json!({"reason": "x"}), &["reason: Invalid value: \"x\": field is immutable"])]);
+        updates(
+            kind,
+            &base,
+            &[
+                (json!({"reason": "x"}), &["reason: Invalid value: \"x\": field is immutable"]),
+                (json!({"message": "x"}), &["message: Invalid value: \"x\": field is immutable"]),
+                (json!({"type": null}), &["type: Invalid value: \"\": field is immutable"]),
+                (
+                    json!({"reportingComponent": "x"}),
+                    &["reportingController: Invalid value: \"x\": field is immutable"],
+                ),
+                (json!({"series": {"count": 2, "lastObservedTime": "2024-01-01T00:00:00.000000Z"}}), &[]),
+            ],
+        );
     }
 }

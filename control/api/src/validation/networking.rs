@@ -1,6 +1,6 @@
 //! Ingresses, network policies, service ranges and addresses.
 
-use super::check::{self, given, immutable, label_selector, maybe_name, maybe_one_of, one_of, required_name, texts};
+use super::check::{self, given, immutable, label_selector, maybe_name, required_name, texts};
 use crate::names;
 use crate::strategy::semantic_equal;
 use crate::{FieldErrors, Path, Value};
@@ -44,7 +44,7 @@ pub(super) fn ingress(object: &Value, errors: &mut FieldErrors) {
         }
         maybe_name(tls, "secretName", names::dns_subdomain, &path, errors);
     }
-    maybe_name(spec, "ingressClassName", names::dns_subdomain, &path, errors);
+    check::name_if_given(spec, "ingressClassName", names::dns_subdomain, &path, errors);
 }
 
 fn dns_host(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -66,7 +66,9 @@ fn http_path(http: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let (kind, text) = (http.str_at(&["pathType"]), http.str_at(&["path"]));
     let place = path.child("path");
     match kind {
-        "" => return errors.required(&path.child("pathType"), "pathType must be specified"),
+        "" if given(http, &["pathType"]).is_none() => {
+            return errors.required(&path.child("pathType"), "pathType must be specified");
+        }
         "Exact" | "Prefix" => {
             if !text.starts_with('/') {
                 errors.invalid(&place, text, "must be an absolute path");
@@ -95,6 +97,7 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         (None, None) => errors.invalid(path, "", "resource or service backend is required"),
         (None, Some(resource)) => {
             let path = path.child("resource");
+            check::name_if_given(resource, "apiGroup", names::dns_subdomain, &path, errors);
             for member in ["kind", "name"] {
                 required_name(resource, member, |text| names::path_segment(text, false), &path, errors);
             }
@@ -136,11 +139,14 @@ pub(super) fn ingress_class(object: &Value, errors: &mut FieldErrors) {
     prefixed_path(controller, &path.child("controller"), errors);
     let Some(parameters) = given(object, &["spec", "parameters"]) else { return };
     let path = path.child("parameters");
-    maybe_name(parameters, "apiGroup", names::dns_subdomain, &path, errors);
+    check::name_if_given(parameters, "apiGroup", names::dns_subdomain, &path, errors);
     for member in ["kind", "name"] {
         required_name(parameters, member, |text| names::path_segment(text, false), &path, errors);
     }
-    one_of(parameters, "scope", &["Cluster", "Namespace"], &path, errors);
+    if given(parameters, &["scope"]).is_none() {
+        errors.required(&path.child("scope"), "");
+    }
+    check::known_if_given(parameters, "scope", &["Cluster", "Namespace"], &path, errors);
     let namespace = given(parameters, &["namespace"]);
     match (parameters.str_at(&["scope"]), namespace) {
         ("Namespace", None) => {
@@ -190,7 +196,7 @@ pub(super) fn network_policy(object: &Value, errors: &mut FieldErrors) {
 }
 
 fn policy_port(port: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    maybe_one_of(port, "protocol", &["TCP", "UDP", "SCTP"], path, errors);
+    check::known_if_given(port, "protocol", &["TCP", "UDP", "SCTP"], path, errors);
     let end = port.int_at(&["endPort"]);
     let end_path = path.child("endPort");
     match (given(port, &["port"]), end) {
@@ -262,7 +268,7 @@ pub(super) fn service_range(object: &Value, errors: &mut FieldErrors) {
         [_, _] => errors.invalid(
             &list,
             shown(),
-            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
         ),
         _ => return errors.invalid(&list, shown(), "may only hold up to 2 values"),
     }
@@ -274,10 +280,12 @@ pub(super) fn service_range(object: &Value, errors: &mut FieldErrors) {
 pub(super) fn service_range_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (after, before) = (texts(new, &["spec", "cidrs"]), texts(old, &["spec", "cidrs"]));
     let list = Path::new("spec.cidrs");
-    if after.len() == before.len() || before.len() > after.len() {
-        immutable(new, old, &["spec", "cidrs"], errors);
-    } else if after.first() != before.first() {
-        errors.invalid(&list.index(0), after.first().copied().unwrap_or(""), check::IMMUTABLE);
+    if after.len() < before.len() {
+        let shown = new.at(&["spec", "cidrs"]).cloned().unwrap_or_else(|| Value::List(Vec::new()));
+        return errors.invalid(&list, shown, check::IMMUTABLE);
+    }
+    for (at, (after, _)) in after.iter().zip(&before).enumerate().filter(|(_, (after, before))| after != before) {
+        errors.invalid(&list.index(at), *after, check::IMMUTABLE);
     }
     if after.len() > before.len() {
         service_range(new, errors);
@@ -295,6 +303,7 @@ pub(super) fn address(object: &Value, errors: &mut FieldErrors) {
 }
 
 pub(super) fn address_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    address(new, errors);
     if !semantic_equal(new.get("spec"), old.get("spec")) {
         immutable(new, old, &["spec", "parentRef"], errors);
     }
@@ -391,7 +400,7 @@ mod tests {
                 (json!({"spec": {"cidrs": []}}), &["spec.cidrs: Required value: at least one CIDR required"]),
             ],
         );
-        let changed = "spec.cidrs: Invalid value: [\"10.1.0.0/16\"]: field is immutable";
+        let changed = "spec.cidrs[0]: Invalid value: \"10.1.0.0/16\": field is immutable";
         updates(kind, &base, &[(json!({"spec": {"cidrs": ["10.1.0.0/16"]}}), &[changed])]);
     }
 }

@@ -50,6 +50,10 @@ fn amounts(node: &Value, errors: &mut FieldErrors) {
 pub(super) fn create(node: &Value, errors: &mut FieldErrors) {
     taints(node, errors);
     amounts(node, errors);
+    pod_ranges(node, errors);
+}
+
+fn pod_ranges(node: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec.podCIDRs");
     let ranges = texts(node, &["spec", "podCIDRs"]);
     for (at, range) in ranges.iter().enumerate() {
@@ -71,6 +75,9 @@ pub(super) fn update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         }
     }
     let before = texts(old, &["spec", "podCIDRs"]);
+    if before != texts(new, &["spec", "podCIDRs"]) {
+        pod_ranges(new, errors);
+    }
     if !before.is_empty() && before != texts(new, &["spec", "podCIDRs"]) {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         errors.forbidden(&Path::new("spec.podCIDRs"), detail);

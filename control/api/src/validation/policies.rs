@@ -1,8 +1,7 @@
 //! Disruption budgets, priority and runtime classes, leases.
 
 use super::check::{
-    self, NOT_POSITIVE, given, immutable, int_or_percent, label_selector, labels, maybe_one_of, percentage,
-    required_name,
+    self, NOT_POSITIVE, given, immutable, int_or_percent, label_selector, labels, percentage, required_name,
 };
 use super::{pod, resources};
 use crate::names;
@@ -27,7 +26,7 @@ pub(super) fn budget(object: &Value, errors: &mut FieldErrors) {
     }
     let spec = object.get("spec").unwrap_or(&Value::Null);
     label_selector(spec.get("selector"), &path.child("selector"), errors);
-    maybe_one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, errors);
+    check::known_if_given(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], &path, errors);
 }
 
 pub(super) fn budget_status(object: &Value, errors: &mut FieldErrors) {
@@ -58,7 +57,9 @@ pub(super) fn priority_class(object: &Value, errors: &mut FieldErrors) {
         let detail = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
         errors.forbidden(&Path::new("value"), detail);
     }
-    maybe_one_of(object, "preemptionPolicy", &["PreemptLowerPriority", "Never"], &Path::root(), errors);
+    if given(object, &["preemptionPolicy"]).is_some() {
+        check::one_of(object, "preemptionPolicy", &["PreemptLowerPriority", "Never"], &Path::root(), errors);
+    }
 }
 
 pub(super) fn priority_class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
@@ -78,11 +79,17 @@ pub(super) fn runtime_class(object: &Value, errors: &mut FieldErrors) {
     if let Some(scheduling) = given(object, &["scheduling"]) {
         let path = Path::new("scheduling");
         labels(scheduling.get("nodeSelector"), &path.child("nodeSelector"), errors);
-        pod::tolerations(scheduling, &path.child("tolerations"), errors);
+        let list = path.child("tolerations");
+        pod::tolerations(scheduling, &list, errors);
+        let all = scheduling.list_at(&["tolerations"]);
+        for (at, toleration) in all.iter().enumerate().filter(|(at, toleration)| all[..*at].contains(toleration)) {
+            errors.duplicate(&list.index(at), toleration.clone());
+        }
     }
 }
 
 pub(super) fn runtime_class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    runtime_class(new, errors);
     immutable(new, old, &["handler"], errors);
 }
 

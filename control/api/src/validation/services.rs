@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::{self, given, labels, maybe_name, maybe_one_of, one_of, port_or_name, texts};
+use super::check::{self, given, known_if_given, labels, maybe_one_of, one_of, port_or_name, texts};
 use super::endpoints::PROTOCOLS;
 use crate::names;
 use crate::strategy::semantic_equal;
@@ -98,7 +98,7 @@ fn ports(spec: &Value, _headless: bool, path: &Path<'_>, errors: &mut FieldError
         check::port(port, "port", &path, errors);
         one_of(port, "protocol", &PROTOCOLS, &path, errors);
         port_or_name(port.get("targetPort"), &path.child("targetPort"), errors);
-        maybe_name(port, "appProtocol", names::qualified_name, &path, errors);
+        check::name_if_given(port, "appProtocol", names::qualified_name, &path, errors);
     }
 }
 
@@ -188,7 +188,7 @@ fn families(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&list.index(at), family);
         }
     }
-    maybe_one_of(spec, "ipFamilyPolicy", &FAMILY_POLICIES, path, errors);
+    known_if_given(spec, "ipFamilyPolicy", &FAMILY_POLICIES, path, errors);
 }
 
 fn external_ips(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -289,12 +289,12 @@ fn traffic(service: &Value, spec: &Value, path: &Path<'_>, errors: &mut FieldErr
     } else {
         check::port(spec, "healthCheckNodePort", path, errors);
     }
-    if kind(service) == "ExternalName" {
-        maybe_one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], path, errors);
-    } else {
-        one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], path, errors);
+    let policy = given(spec, &["internalTrafficPolicy"]);
+    if policy.is_none() && matches!(kind(service), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        errors.required(&path.child("internalTrafficPolicy"), "");
     }
-    maybe_one_of(spec, "trafficDistribution", &TRAFFIC, path, errors);
+    known_if_given(spec, "internalTrafficPolicy", &["Cluster", "Local"], path, errors);
+    known_if_given(spec, "trafficDistribution", &TRAFFIC, path, errors);
 }
 
 pub(super) fn service_update(new: &Value, old: &Value, errors: &mut FieldErrors) {

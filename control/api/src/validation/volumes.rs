@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::check::{
-    self, NOT_POSITIVE, entries, given, immutable, label_selector, maybe_name, maybe_one_of, one_of, quantity,
-    required_name, texts,
+    self, NOT_POSITIVE, entries, given, immutable, label_selector, maybe_name, maybe_one_of, quantity, required_name,
+    texts,
 };
 use super::pod::{host_path, node_selector};
 use crate::names;
@@ -94,7 +94,7 @@ pub(super) fn volume(object: &Value, errors: &mut FieldErrors) {
     for member in ["storageClassName", "volumeAttributesClassName"] {
         maybe_name(spec, member, names::dns_subdomain, &path, errors);
     }
-    maybe_one_of(spec, "volumeMode", &VOLUME_MODES, &path, errors);
+    check::known_if_given(spec, "volumeMode", &VOLUME_MODES, &path, errors);
 }
 
 fn source(spec: &Value, has_affinity: bool, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -201,7 +201,7 @@ pub(super) fn claim_spec(spec: Option<&Value>, path: &Path<'_>, errors: &mut Fie
     for member in ["storageClassName", "volumeAttributesClassName"] {
         maybe_name(spec, member, names::dns_subdomain, path, errors);
     }
-    maybe_one_of(spec, "volumeMode", &VOLUME_MODES, path, errors);
+    check::known_if_given(spec, "volumeMode", &VOLUME_MODES, path, errors);
     for member in ["dataSource", "dataSourceRef"] {
         if let Some(source) = given(spec, &[member]) {
             data_source(source, &path.child(member), errors);
@@ -274,11 +274,15 @@ pub(super) fn class(object: &Value, errors: &mut FieldErrors) {
     if provisioner.is_empty() {
         errors.required(&path, "");
     } else {
-        errors.invalid_each(&path, provisioner, names::qualified_name(&provisioner.to_lowercase()));
+        let name = provisioner.to_lowercase();
+        errors.invalid_each(&path, &name, names::qualified_name(&name));
     }
     parameters(object, errors);
     maybe_one_of(object, "reclaimPolicy", &["Delete", "Retain"], &Path::root(), errors);
-    one_of(object, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], &Path::root(), errors);
+    if given(object, &["volumeBindingMode"]).is_none() {
+        errors.required(&Path::new("volumeBindingMode"), "");
+    }
+    check::known_if_given(object, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], &Path::root(), errors);
     topologies(object, errors);
 }
 
@@ -305,21 +309,27 @@ fn topologies(object: &Value, errors: &mut FieldErrors) {
     let terms = object.list_at(&["allowedTopologies"]);
     for (at, term) in terms.iter().enumerate() {
         let path = list.index(at);
-        if terms[..at].iter().any(|before| semantic_equal(Some(before), Some(term))) {
-            errors.duplicate(&path.child("matchLabelExpressions"), "");
-        }
         let list = path.child("matchLabelExpressions");
         let mut seen = BTreeSet::new();
         for (at, expression) in term.list_at(&["matchLabelExpressions"]).iter().enumerate() {
             let path = list.index(at);
+            let values = texts(expression, &["values"]);
+            if values.is_empty() {
+                errors.required(&path.child("values"), "");
+            }
+            for (at, value) in values.iter().enumerate().filter(|(at, value)| values[..*at].contains(value)) {
+                errors.duplicate(&path.child("values").index(at), *value);
+            }
             let key = expression.str_at(&["key"]);
             errors.invalid_each(&path.child("key"), key, names::qualified_name(key));
             if !seen.insert(key) {
                 errors.duplicate(&path.child("key"), key);
             }
-            if expression.list_at(&["values"]).is_empty() {
-                errors.required(&path.child("values"), "");
-            }
+        }
+        // A term without expressions counts as said already.
+        let same = terms[..at].iter().any(|before| semantic_equal(Some(before), Some(term)));
+        if same || term.list_at(&["matchLabelExpressions"]).is_empty() {
+            errors.duplicate(&list, "");
         }
     }
 }
@@ -337,7 +347,8 @@ pub(super) fn attributes_class(object: &Value, errors: &mut FieldErrors) {
     if driver.is_empty() {
         errors.required(&path, "");
     } else {
-        errors.invalid_each(&path, driver, names::qualified_name(&driver.to_lowercase()));
+        let name = driver.to_lowercase();
+        errors.invalid_each(&path, &name, names::qualified_name(&name));
     }
     if entries(object, &["parameters"]).next().is_none() {
         errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
@@ -366,7 +377,7 @@ pub(super) fn capacity(object: &Value, errors: &mut FieldErrors) {
 pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     driver_name(object.str_at(&["spec", "attacher"]), &path.child("attacher"), errors);
-    required_name(object.get("spec").unwrap_or(&Value::Null), "nodeName", names::dns_subdomain, &path, errors);
+    let node = object.str_at(&["spec", "nodeName"]);
     let source = ["spec", "source"];
     let given = |member: &str| given(object, &[source[0], source[1], member]).is_some();
     match (given("persistentVolumeName"), given("inlineVolumeSpec")) {
@@ -375,6 +386,15 @@ pub(super) fn attachment(object: &Value, errors: &mut FieldErrors) {
         (true, true) => errors
             .forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
         _ => {}
+    }
+    let place = path.child("source.persistentVolumeName");
+    let volume = object.at(&source).and_then(|source| source.get("persistentVolumeName")).and_then(Value::as_str);
+    if volume == Some("") && !given("inlineVolumeSpec") {
+        errors.required(&place, "must specify non empty persistentVolumeName");
+    }
+    errors.invalid_each(&path.child("nodeName"), node, names::dns_subdomain(node));
+    if let Some(volume) = volume {
+        errors.invalid_each(&place, volume, names::dns_subdomain(volume));
     }
 }
 
@@ -395,7 +415,10 @@ pub(super) fn csi_node(object: &Value, errors: &mut FieldErrors) {
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        check::required(driver, "nodeID", &path, errors);
+        let id = check::required(driver, "nodeID", &path, errors);
+        if id.len() > MAX_NODE_ID {
+            errors.invalid(&path.child("nodeID"), id, format!("must be {MAX_NODE_ID} characters or less"));
+        }
         check::nonnegative(driver.int_at(&["allocatable", "count"]), &path.child("allocatable.count"), errors);
         let mut keys = BTreeSet::new();
         for key in texts(driver, &["topologyKeys"]) {
@@ -438,6 +461,10 @@ pub(super) fn csi_driver_update(new: &Value, old: &Value, errors: &mut FieldErro
     }
 }
 
+/// The shortest period in which a driver says anew how many volumes fit.
+const MIN_UPDATE_SECONDS: i64 = 10;
+/// Bytes of the name that a driver gives a node.
+const MAX_NODE_ID: usize = 256;
 /// The shortest life of a token that a driver asks for.
 const MIN_TOKEN_SECONDS: i64 = 600;
 
@@ -449,7 +476,11 @@ pub(super) fn csi_driver(object: &Value, errors: &mut FieldErrors) {
             errors.required(&path.child(member), "");
         }
     }
-    maybe_one_of(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, errors);
+    check::known_if_given(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"], &path, errors);
+    if let Some(seconds) = spec.int_at(&["nodeAllocatableUpdatePeriodSeconds"]).filter(|s| *s < MIN_UPDATE_SECONDS) {
+        let detail = format!("must be greater than or equal to {MIN_UPDATE_SECONDS} seconds");
+        errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), seconds, detail);
+    }
     for mode in texts(spec, &["volumeLifecycleModes"]) {
         if !matches!(mode, "Persistent" | "Ephemeral") {
             errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);

@@ -52,6 +52,9 @@ fn label_selector_reads(selector: &Value) -> bool {
 
 fn matches_template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let Ok(selector) = LabelSelector::from_value(spec.get("selector")) else { return };
+    if given(spec, &["template"]).is_none() {
+        return;
+    }
     let labels = spec.at(&["template", "metadata", "labels"]);
     if !selector.is_everything() && !selector.matches(&labels) {
         let shown = labels.cloned().unwrap_or_default();
@@ -62,6 +65,10 @@ fn matches_template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 /// Pods of a template that never end by themselves.
 fn template(spec: &Value, owner: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     let place = path.child("template");
+    // Nothing to say of a template that is not there but that it is wanted.
+    if owner == "ReplicationController" && given(spec, &["template"]).is_none() {
+        return pod::template(None, &place, errors);
+    }
     pod::template(spec.get("template"), &place, errors);
     let policy = spec.str_at(&["template", "spec", "restartPolicy"]);
     if policy != "Always" {

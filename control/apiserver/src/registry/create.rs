@@ -83,11 +83,11 @@ async fn attempt(call: &Call<'_>, mut object: Value) -> Result<Option<Written>, 
     mutate(call, Operation::Create, &mut object, None).await?;
     let kind = call.view.kind();
     fill_system_fields(&mut object, &call.server.entropy.uuid(), call.now);
+    name_it(call, &mut object);
     prepare_create(kind, &mut object, call.now);
     timonel_api::fill_always(call.view.scheme.schema(), call.view.storage.body, &mut object);
     requester::stamp(call, &mut object);
     call.write_type_checks(&mut object);
-    name_it(call, &mut object);
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let key = call.view.slot.key(call.namespace(), &name);
     let exists = || already_exists(call, &key, &name);
@@ -164,6 +164,10 @@ fn name_it(call: &Call<'_>, object: &mut Value) {
         return;
     }
     let prefix = object.str_at(&["metadata", "generateName"]).to_owned();
+    // The one kind that names itself.
+    if prefix.is_empty() && call.view.kind().kind == "LimitRange" && call.view.group().is_empty() {
+        return object.set_at(&["metadata", "name"], call.server.entropy.uuid());
+    }
     if prefix.is_empty() {
         return;
     }

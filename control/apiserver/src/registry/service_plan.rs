@@ -97,12 +97,24 @@ fn set_families(service: &mut Value, families: &[Family]) {
     service.set_at(&["spec", "ipFamilies"], names);
 }
 
+/// Whether what a client says of families is what the API knows; validation names what is not.
+fn families_read(service: &Value) -> bool {
+    let policy = service.at(&["spec", "ipFamilyPolicy"]).and_then(Value::as_str);
+    let listed = service.list_at(&["spec", "ipFamilies"]);
+    policy.is_none_or(|policy| matches!(policy, "SingleStack" | "PreferDualStack" | "RequireDualStack"))
+        && listed.iter().all(|family| matches!(family.as_str(), Some("IPv4" | "IPv6")))
+        && !matches!(listed, [a, b] if a == b)
+}
+
 /// Sets policy and families where the client did not, and keeps `clusterIP` and `clusterIPs` alike.
 pub(super) fn fill_families(service: &mut Value, cluster: &[Family]) {
     if kind(service) == "ExternalName" {
         return;
     }
     same_address(service);
+    if !families_read(service) {
+        return;
+    }
     let policy = service.str_at(&["spec", "ipFamilyPolicy"]).to_owned();
     let selectorless = service.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(|s| s.is_empty());
     let mut found = families(service);
@@ -322,6 +334,19 @@ mod tests {
                 (policy, families),
                 "{service:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_validation_refuses_is_left_as_it_is() {
+        for spec in [
+            json!({"ipFamilies": ["IPv5"]}),
+            json!({"ipFamilies": ["IPv4", "IPv4"]}),
+            json!({"ipFamilyPolicy": ""}),
+        ] {
+            let mut service = value(json!({ "spec": spec }));
+            fill_families(&mut service, &[Family::V4]);
+            assert_eq!(service, value(json!({ "spec": spec })));
         }
     }
 

@@ -184,13 +184,13 @@ fn resize_policy(container: &Value, around: &Around<'_>, path: &Path<'_>, errors
 
 fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let rules = container.list_at(&["restartPolicyRules"]);
-    if container.str_at(&["restartPolicy"]).is_empty() {
+    if given(container, &["restartPolicy"]).is_none() {
         if !rules.is_empty() {
             let detail = "must specify restartPolicy when restart rules are used";
             errors.required(&path.child("restartPolicy"), detail);
         }
     } else {
-        one_of(container, "restartPolicy", &POLICIES, path, errors);
+        check::known_if_given(container, "restartPolicy", &POLICIES, path, errors);
     }
     let list = path.child("restartPolicyRules");
     if rules.len() > MAX_RESTART_RULES {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::check::{given, maybe_one_of};
+use super::super::check::{given, known_if_given, maybe_one_of};
 use super::Around;
 use super::volumes::local_path;
 use crate::names;
@@ -94,7 +94,7 @@ pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         }
     }
     sysctls(context, spec, &path.child("sysctls"), errors);
-    maybe_one_of(context, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], path, errors);
+    known_if_given(context, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], path, errors);
     profile(context, "seccompProfile", "seccomp", path, errors);
     profile(context, "appArmorProfile", "AppArmor", path, errors);
     maybe_one_of(context, "supplementalGroupsPolicy", &["Merge", "Strict"], path, errors);
@@ -106,7 +106,7 @@ pub(super) fn container(container: &Value, around: &Around<'_>, path: &Path<'_>,
     for member in ["runAsUser", "runAsGroup"] {
         id(context, member, path, errors);
     }
-    maybe_one_of(context, "procMount", &["Default", "Unmasked"], path, errors);
+    known_if_given(context, "procMount", &["Default", "Unmasked"], path, errors);
     if around.host_users && context.str_at(&["procMount"]) == "Unmasked" {
         errors.invalid(&path.child("procMount"), "Unmasked", "`hostUsers` must be false to use `Unmasked`");
     }

@@ -39,25 +39,18 @@ pub(crate) fn check_expressions(kind: KindRef<'_>, object: &Value, old: Option<&
 fn conditions(holder: &Value, path: &Path<'_>, environment: &Environment, errors: &mut FieldErrors) {
     let path = path.child("matchConditions");
     for (at, condition) in holder.list_at(&["matchConditions"]).iter().enumerate() {
-        expression(condition, "expression", &path.index(at), environment, &[Type::Bool], errors);
+        let text = condition.str_at(&["expression"]).trim();
+        expression(text, &path.index(at).child("expression"), environment, &[Type::Bool], errors);
     }
 }
 
-/// One expression at `member`; one that is absent is the business of other rules.
-fn expression(
-    holder: &Value,
-    member: &str,
-    path: &Path<'_>,
-    environment: &Environment,
-    wanted: &[Type],
-    errors: &mut FieldErrors,
-) {
-    let text = holder.str_at(&[member]);
+/// One expression; one that is absent is the business of other rules.
+fn expression(text: &str, path: &Path<'_>, environment: &Environment, wanted: &[Type], errors: &mut FieldErrors) {
     if text.trim().is_empty() {
         return;
     }
     if let Err(why) = compiled(text, environment, wanted) {
-        errors.invalid(&path.child(member), text, why);
+        errors.invalid(path, text, why);
     }
 }
 
@@ -82,12 +75,14 @@ fn policy(kind: &str, object: &Value, errors: &mut FieldErrors) {
     let place = spec.child("validations");
     for (at, validation) in object.list_at(&["spec", "validations"]).iter().enumerate() {
         let path = place.index(at);
-        expression(validation, "expression", &path, &full, &[Type::Bool], errors);
-        expression(validation, "messageExpression", &path, &plain, &[Type::String], errors);
+        let at = |member: &str| validation.str_at(&[member]);
+        expression(at("expression"), &path.child("expression"), &full, &[Type::Bool], errors);
+        expression(at("messageExpression"), &path.child("messageExpression"), &plain, &[Type::String], errors);
     }
     let place = spec.child("auditAnnotations");
     for (at, annotation) in object.list_at(&["spec", "auditAnnotations"]).iter().enumerate() {
-        expression(annotation, "valueExpression", &place.index(at), &full, &[Type::String, Type::Null], errors);
+        let (text, path) = (annotation.str_at(&["valueExpression"]), place.index(at));
+        expression(text, &path.child("valueExpression"), &full, &[Type::String, Type::Null], errors);
     }
 }
 
@@ -96,11 +91,13 @@ fn mutations(object: &Value, environment: &Environment, errors: &mut FieldErrors
     let place = spec.child("mutations");
     for (at, step) in object.list_at(&["spec", "mutations"]).iter().enumerate() {
         let path = place.index(at);
-        for (member, wanted) in [("applyConfiguration", apply_type()), ("jsonPatch", patch_type())] {
-            if let Some(holder) = step.get(member).filter(|holder| !holder.is_null()) {
-                expression(holder, "expression", &path.child(member), environment, &[wanted], errors);
-            }
-        }
+        let (member, wanted) = match step.str_at(&["patchType"]) {
+            "ApplyConfiguration" => ("applyConfiguration", apply_type()),
+            "JSONPatch" => ("jsonPatch", patch_type()),
+            _ => continue,
+        };
+        let text = step.str_at(&[member, "expression"]).trim();
+        expression(text, &path.child(member).child("expression"), environment, &[wanted], errors);
     }
 }
 
@@ -136,7 +133,7 @@ mod tests {
             (
                 "ValidatingAdmissionPolicy",
                 policy(json!({"validations": [{"expression": "object.x"}]})),
-                "spec.validations[0].expression: Invalid value: \"object.x\": must evaluate to bool",
+                "spec.validations[0].expression: Invalid value: \"object.x\": must evaluate to bool but got dyn",
             ),
             (
                 "ValidatingAdmissionPolicy",
@@ -151,17 +148,19 @@ mod tests {
             (
                 "ValidatingAdmissionPolicy",
                 policy(json!({"validations": [{"expression": "true", "messageExpression": "1"}]})),
-                "spec.validations[0].messageExpression: Invalid value: \"1\": must evaluate to string",
+                "spec.validations[0].messageExpression: Invalid value: \"1\": must evaluate to string but got int",
             ),
             (
                 "ValidatingAdmissionPolicy",
                 policy(json!({"auditAnnotations": [{"key": "k", "valueExpression": "true"}]})),
-                "must evaluate to one of [string null_type]",
+                "must evaluate to one of [string null_type] but got bool",
             ),
             (
                 "MutatingAdmissionPolicy",
-                policy(json!({"mutations": [{"applyConfiguration": {"expression": "[1]"}}]})),
-                "spec.mutations[0].applyConfiguration.expression: Invalid value: \"[1]\": must evaluate to Object",
+                policy(
+                    json!({"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "[1]"}}]}),
+                ),
+                "spec.mutations[0].applyConfiguration.expression: Invalid value: \"[1]\": must evaluate to Object but got list(int)",
             ),
         ] {
             let found = faults(kind, object.clone());

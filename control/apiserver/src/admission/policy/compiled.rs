@@ -117,10 +117,10 @@ pub(crate) fn compiled(expression: &str, environment: &Environment, wanted: &[Ty
         return Ok(program);
     }
     let name = |ty: &Type| if matches!(ty, Type::Null) { "null_type".to_owned() } else { ty.to_string() };
-    let names: Vec<String> = wanted.iter().map(name).collect();
+    let (names, got) = (wanted.iter().map(name).collect::<Vec<String>>(), name(program.result_type()));
     Err(match names.as_slice() {
-        [one] => format!("must evaluate to {one}"),
-        many => format!("must evaluate to one of [{}]", many.join(" ")),
+        [one] => format!("must evaluate to {one} but got {got}"),
+        many => format!("must evaluate to one of [{}] but got {got}", many.join(" ")),
     })
 }
 
