@@ -9,6 +9,9 @@ pub const KUBECONFIG_PATH: &str = "/timonel/v1/kubeconfig";
 /// TLS application protocol of the tunnel that a node dials on the same port.
 pub const TUNNEL_ALPN: &str = "timonel-tunnel/1";
 
+/// Application protocol (ALPN) between control machines, on the fleet's port.
+pub const PEER_ALPN: &str = "timonel-peer/1";
+
 /// What a machine sends.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

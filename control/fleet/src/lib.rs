@@ -13,7 +13,7 @@ mod resource;
 pub use cluster::{
     Cluster, ClusterAccess, ClusterAudit, ClusterNetwork, ClusterPhase, ClusterSpec, ClusterStatus, ControlPlane,
 };
-pub use join::{JOIN_PATH, JoinAnswer, JoinRequest, KUBECONFIG_PATH, NodeSettings, TUNNEL_ALPN};
+pub use join::{JOIN_PATH, JoinAnswer, JoinRequest, KUBECONFIG_PATH, NodeSettings, PEER_ALPN, TUNNEL_ALPN};
 pub use machine::{Machine, MachineAddress, MachinePhase, MachineSpec, MachineStatus};
 pub use operation::{Operation, OperationPhase, OperationSpec, OperationStatus, OperationTarget, Step, StepPhase};
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus, NodeTaint};

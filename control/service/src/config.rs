@@ -33,6 +33,9 @@ pub struct ServiceConfig {
     /// Loopback and link-local ranges of this machine at which clusters' webhooks, token issuers and extension API
     /// servers may be. The fleet's own, which only the operator configures, may be anywhere.
     pub local_destinations: Vec<IpNet>,
+    /// `host:port` by which other control machines reach it; empty is the first address listened on that says which
+    /// machine it is.
+    pub peer_endpoint: String,
     /// `host:port` by which nodes reach it; empty is the first address listened on.
     pub node_endpoint: String,
     /// `host:port` that goes into kubeconfigs; empty is the first address listened on.

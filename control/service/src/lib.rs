@@ -19,6 +19,7 @@ mod kubeconfig;
 mod layout;
 mod leader;
 mod nodes;
+mod peers;
 mod port;
 mod restore;
 mod secrets;

@@ -1,7 +1,10 @@
-//! The way from a cluster's API to its nodes: their own tunnel; or, for nodes without one (upstream's kubelet), a
+//! The way from a cluster's API to its nodes: their own tunnel, here or at another control machine; or, for nodes without one (upstream's kubelet), a
 //! connection to the address that the Node claims, within the ranges that the operator allows.
 
-use crate::tenant::{Inside, Tenant};
+use crate::{
+    peers::Peers,
+    tenant::{Inside, Shared, Tenant},
+};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -13,7 +16,7 @@ use std::{
     time::Duration,
 };
 use timonel_apiserver::streams::{NodeConnector, NodeIo, NodeTarget};
-use timonel_tunnel::{Target, TunnelServer};
+use timonel_tunnel::{Target, TunnelError, TunnelServer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -25,14 +28,17 @@ const DIAL: Duration = Duration::from_secs(10);
 /// The way to the nodes of one cluster.
 #[derive(Debug)]
 pub(crate) struct Nodes {
+    cluster: String,
     tunnel: Arc<TunnelServer>,
     inside: Arc<Inside>,
     direct: Arc<[IpNet]>,
+    peers: Peers,
 }
 
 impl Nodes {
-    pub(crate) fn new(tunnel: Arc<TunnelServer>, inside: Arc<Inside>, direct: Arc<[IpNet]>) -> Self {
-        Self { tunnel, inside, direct }
+    pub(crate) fn new(cluster: &str, tunnel: Arc<TunnelServer>, inside: Arc<Inside>, shared: &Shared) -> Self {
+        let (direct, peers) = (shared.direct_nodes.clone(), shared.peers.clone());
+        Self { cluster: cluster.to_owned(), tunnel, inside, direct, peers }
     }
 
     async fn tunnelled(&self, node: &str, target: NodeTarget) -> io::Result<Box<dyn NodeIo>> {
@@ -40,8 +46,20 @@ impl Nodes {
             NodeTarget::Kubelet => Target::Kubelet,
             NodeTarget::Tcp { host, port } => Target::Tcp { host, port },
         };
-        let stream = self.tunnel.open(node, &target, NODE_PATIENCE).await;
-        stream.map(|stream| Box::new(stream) as Box<dyn NodeIo>).map_err(io::Error::other)
+        if !self.tunnel.has(node)
+            && let Some(stream) = self.peers.open(&self.cluster, node, &target).await?
+        {
+            return Ok(Box::new(stream));
+        }
+        // It may be about to come back, here or elsewhere.
+        match self.tunnel.open(node, &target, NODE_PATIENCE).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error @ TunnelError::NotConnected(_)) => {
+                let elsewhere = self.peers.open(&self.cluster, node, &target).await?;
+                elsewhere.map(|stream| Box::new(stream) as Box<dyn NodeIo>).ok_or_else(|| io::Error::other(error))
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     async fn dial(&self, tenant: &Tenant, address: SocketAddr, kubelet: bool) -> io::Result<Box<dyn NodeIo>> {

@@ -1,5 +1,5 @@
 //! The TLS ports: the shared one tells clusters apart by server name; each cluster's own needs no name. What a
-//! connection is follows from its application protocol: a node's tunnel, or HTTP, where one path is joining and
+//! connection is follows from its application protocol: a node's tunnel, another control machine, or HTTP, where one path is joining and
 //! everything else is the cluster's API.
 //!
 //! Never decides who may do what: joining is `join`'s, the rest is the API server's.
@@ -10,13 +10,14 @@ use crate::{
     credentials::{self, Credentials},
     directory::Directory,
     joining::Joining,
+    peers::{PeerPort, peer_of},
     tenant::Tenant,
 };
 use async_trait::async_trait;
 use http::{Request, Response};
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use timonel_apiserver::{Body, Caller, Connection, Front, Peer};
-use timonel_fleet::{JOIN_PATH, TUNNEL_ALPN};
+use timonel_fleet::{JOIN_PATH, PEER_ALPN, TUNNEL_ALPN};
 use timonel_pki::subject_of;
 use timonel_runtime::{OnError, Tasks};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,7 @@ pub(crate) struct Port {
     pub(crate) joining: Joining,
     pub(crate) admin: Admin,
     pub(crate) credentials: Credentials,
+    pub(crate) peers: Arc<PeerPort>,
 }
 
 impl Port {
@@ -98,6 +100,12 @@ impl Port {
             let node = certificate.as_deref().and_then(node_of).ok_or(io::ErrorKind::PermissionDenied)?;
             tracing::info!(cluster = %tenant.server_name, %node, "tunnel");
             tenant.tunnel.serve(&node, io).await;
+            return Ok(());
+        }
+        if alpn == Some(PEER_ALPN.as_bytes()) {
+            let peer =
+                certificate.as_deref().and_then(peer_of).filter(|_| Arc::ptr_eq(&tenant, self.directory.fleet()));
+            self.peers.serve(&peer.ok_or(io::ErrorKind::PermissionDenied)?, io).await;
             return Ok(());
         }
         let http2 = alpn == Some(b"h2");

@@ -10,6 +10,7 @@ use crate::{
     kubeconfig::{AdminKubeconfig, KubeconfigError},
     layout,
     leader::Leadership,
+    peers::{PeerPort, Peers},
     port::Port,
     secrets::{SecretError, Secrets},
     tenant::{Shared, Tenant, TenantError, TenantSpec},
@@ -103,6 +104,7 @@ impl Service {
             hosts: hosts(&addresses, [&node_endpoint, &public_endpoint]),
             direct_nodes: config.direct_nodes.clone().into(),
             local_destinations: config.local_destinations.clone(),
+            peers: Peers::default(),
         };
         let fleet = Tenant::open(&shared, fleet_spec()?, &tasks).await.map_err(ServiceError::Fleet)?;
         fleet.api.configure(config.fleet_access).await?;
@@ -130,14 +132,17 @@ impl Service {
             entropy: shared.entropy.clone(),
         };
         let credentials = Credentials { fleet: client.clone(), clock: config.clock };
-        let port = Port { directory: directory.clone(), joining, admin, credentials };
+        let peers = Arc::new(PeerPort::new(directory.clone(), &tasks));
+        let port = Port { directory: directory.clone(), joining, admin, credentials, peers };
         for listener in listeners {
             port.serve(listener, &tasks);
         }
         let leadership = match config.election {
             None => Leadership::alone(),
             Some(times) => {
-                let identity = format!("{node_endpoint}_{}", shared.entropy.suffix(IDENTITY_LETTERS));
+                let name = shared.entropy.suffix(IDENTITY_LETTERS);
+                let identity = format!("{node_endpoint}_{name}");
+                shared.peers.meet(&name, peer_endpoint(&config.peer_endpoint, &addresses), &fleet, &tasks);
                 Leadership::elect(client.clone(), identity, times, shared.clock.clone(), &tasks)
             }
         };
@@ -228,6 +233,12 @@ fn reachable(address: SocketAddr) -> String {
         IpAddr::V6(ip) if ip.is_unspecified() => format!("[::1]:{}", address.port()),
         _ => address.to_string(),
     }
+}
+
+/// Where other control machines reach this one; none where only an address of every machine is known.
+fn peer_endpoint(told: &str, addresses: &[SocketAddr]) -> Option<String> {
+    let named = || addresses.iter().find(|address| !address.ip().is_unspecified()).map(SocketAddr::to_string);
+    if told.is_empty() { named() } else { Some(told.to_owned()) }
 }
 
 /// The addresses of listeners, each once.

@@ -7,6 +7,7 @@ use crate::{
     front_proxy::FrontProxy,
     keys::{self, KeyError},
     nodes::Nodes,
+    peers::Peers,
     secrets::Secrets,
     signer::Signer,
 };
@@ -27,7 +28,7 @@ use timonel_apiserver::{
     unchecked_tls,
 };
 use timonel_controllers::{ControllersConfig, NodeRanges};
-use timonel_fleet::{NodeSettings, TUNNEL_ALPN};
+use timonel_fleet::{NodeSettings, PEER_ALPN, TUNNEL_ALPN};
 use timonel_pki::{ClusterPki, ClusterPkiSpec, KeyRing, PkiError};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks, export_metrics};
 use timonel_scheduler::SchedulerConfig;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) hosts: Vec<String>,
     /// Where nodes without a tunnel may be dialled.
     pub(crate) direct_nodes: Arc<[IpNet]>,
+    /// The other control machines.
+    pub(crate) peers: Peers,
     /// Where on this machine and its link what clusters configure may be dialled.
     pub(crate) local_destinations: Vec<IpNet>,
 }
@@ -131,7 +134,7 @@ pub(crate) struct Tenant {
     pods: Option<Ipv4Net>,
     name: String,
     certificate: ClusterPkiSpec,
-    clock: Clock,
+    pub(crate) clock: Clock,
     entropy: Entropy,
     tls: Mutex<(jiff::Timestamp, Arc<ServerConfig>)>,
     kubelet_tls: Mutex<Option<(jiff::Timestamp, Arc<ClientConfig>)>>,
@@ -160,7 +163,7 @@ impl Tenant {
         let inside = Arc::new(Inside::default());
         let tunnel = Arc::new(TunnelServer::new(&tasks, inside.clone()));
         let keys = keys::copy(&pki.keys)?;
-        let nodes = Nodes::new(tunnel.clone(), inside.clone(), shared.direct_nodes.clone());
+        let nodes = Nodes::new(&spec.uid, tunnel.clone(), inside.clone(), shared);
         let mut config = api_config(shared, &spec, keys, ranges.map(|(_, services)| services), nodes);
         config.front_proxy = Some(Arc::new(FrontProxy::new(pki.clone(), shared.clock.clone())));
         let api = ApiServer::new(config, &tasks).await?;
@@ -330,7 +333,8 @@ fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(|error| other(error.into()))?;
-    config.alpn_protocols = ["h2", "http/1.1", TUNNEL_ALPN].iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols =
+        ["h2", "http/1.1", TUNNEL_ALPN, PEER_ALPN].iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))
 }
 

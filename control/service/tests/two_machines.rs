@@ -3,16 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use k8s_openapi::api::{
+    certificates::v1::CertificateSigningRequest,
+    core::v1::{ConfigMap, Namespace, Node, ServiceAccount},
+};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ObjectMeta, PostParams},
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use serde_json::{Value, json};
 use std::{
     net::TcpListener,
     path::Path,
@@ -20,11 +27,17 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use timonel_fleet::{Cluster, ClusterPhase, ClusterSpec};
+use timonel_fleet::{Cluster, ClusterPhase, ClusterSpec, TUNNEL_ALPN};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{LeaderTimes, Service, ServiceConfig};
 use timonel_store::{EtcdConfig, EtcdStore, KeyRange, RangeRequest, Store};
-use tokio::time::{sleep, timeout};
+use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelClient};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const TIMES: LeaderTimes =
@@ -89,6 +102,7 @@ async fn machine(etcd: &Etcd, address: &str) -> Machine {
         data: data.path().to_owned(),
         listen: vec![format!("{address}:0").parse().unwrap()],
         node_endpoint: String::new(),
+        peer_endpoint: String::new(),
         public_endpoint: String::new(),
         clock: Clock::system(),
         entropy: Entropy::system(),
@@ -169,6 +183,96 @@ async fn backed_up_and_restored(fleet: &Client, machine: &Machine) {
     controllers_run(&copy, "restored").await;
 }
 
+/// A kubelet that says which node it is of.
+struct Kubelet(&'static str);
+
+#[async_trait]
+impl StreamHandler for Kubelet {
+    async fn handle(&self, _: &str, target: Target, stream: Incoming) -> std::io::Result<()> {
+        assert_eq!(target, Target::Kubelet);
+        let mut stream = stream.accept().await?;
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await? > 0);
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}", self.0.len(), self.0);
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    }
+}
+
+/// The identity of a node, which the cluster signs, and its authority, in PEM.
+async fn identity(client: &Client, machine: &Machine, node: &str) -> (String, String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut request = rcgen::CertificateParams::default();
+    request.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    let request = request.serialize_request(&key).unwrap().pem().unwrap();
+    let csr = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": node},
+        "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"],
+            "request": BASE64.encode(request)}});
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let send = |request: http::request::Builder, body: Value| {
+        let request = request.header("content-type", "application/json").body(body.to_string().into_bytes()).unwrap();
+        client.request::<Value>(request)
+    };
+    let mut csr = send(Request::post(path), csr).await.unwrap();
+    csr["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]});
+    send(Request::put(format!("{path}/{node}/approval")), csr).await.unwrap();
+    let get = || async { send(Request::get(format!("{path}/{node}")), Value::Null).await.unwrap() };
+    until("the certificate", || async { get().await["status"]["certificate"].is_string() }).await;
+    let certificate = BASE64.decode(get().await["status"]["certificate"].as_str().unwrap()).unwrap();
+    let file = Kubeconfig::read_from(machine.data.path().join("kubeconfig")).unwrap();
+    let cluster = file.clusters.into_iter().find(|one| one.name == "timonel-demo").unwrap().cluster.unwrap();
+    let authority = BASE64.decode(cluster.certificate_authority_data.unwrap()).unwrap();
+    (String::from_utf8(certificate).unwrap(), key.serialize_pem(), String::from_utf8(authority).unwrap())
+}
+
+/// A node's tunnel to a machine.
+async fn tunnel(client: &Client, machine: &Machine, node: &'static str) -> TunnelClient {
+    let (certificate, key, authority) = identity(client, machine, node).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let mut config = config.with_client_auth_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![TUNNEL_ALPN.as_bytes().to_vec()];
+    let file = Kubeconfig::read_from(machine.data.path().join("kubeconfig")).unwrap();
+    let cluster = file.clusters.into_iter().find(|one| one.name == "timonel-demo").unwrap().cluster.unwrap();
+    let server: http::Uri = cluster.server.unwrap().parse().unwrap();
+    let stream = TcpStream::connect((server.host().unwrap(), server.port_u16().unwrap())).await.unwrap();
+    let name = cluster.tls_server_name.unwrap_or_else(|| server.host().unwrap().to_owned());
+    let stream =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await.unwrap();
+    TunnelClient::start(stream, &machine.tasks, Arc::new(Kubelet(node)))
+}
+
+/// Whichever machine a node is connected to, its kubelet answers through either; when it moves, too.
+async fn a_node_is_reached_from_both(machines: [(&Machine, &Client); 2]) {
+    let [first, second] = machines;
+    let meta = ObjectMeta { name: Some("n-1".into()), ..ObjectMeta::default() };
+    let node = Node { metadata: meta, ..Node::default() };
+    Api::<Node>::all(first.1.clone()).create(&PostParams::default(), &node).await.unwrap();
+    let ask = async |client: &Client| {
+        let path = "/api/v1/nodes/n-1/proxy/healthz";
+        client.request_text(Request::get(path).body(Vec::new()).unwrap()).await
+    };
+    let nobody = ask(first.1).await.unwrap_err().to_string();
+    assert!(nobody.contains("not connected"), "{nobody}");
+    let here = tunnel(first.1, first.0, "n-1").await;
+    for (_, client) in [first, second] {
+        until("the node answers", || async { ask(client).await.is_ok_and(|text| text == "n-1") }).await;
+    }
+    drop(here);
+    let identity = Api::<CertificateSigningRequest>::all(first.1.clone());
+    identity.delete("n-1", &DeleteParams::default()).await.unwrap();
+    let _there = tunnel(second.1, second.0, "n-1").await;
+    for (_, client) in [first, second] {
+        until("the node answers elsewhere", || async { ask(client).await.is_ok_and(|text| text == "n-1") }).await;
+    }
+    Api::<Node>::all(first.1.clone()).delete("n-1", &DeleteParams::default()).await.unwrap();
+}
+
 fn step(start: &tokio::time::Instant, what: &str) {
     println!("{:?}: {what}", start.elapsed());
 }
@@ -200,6 +304,8 @@ async fn both_serve_and_one_leads() {
     }
     controllers_run(&two, "before").await;
     step(&start, "both serve");
+    a_node_is_reached_from_both([(&first, &one), (&second, &two)]).await;
+    step(&start, "a node of one is reached from both");
     let fleet_client = patient(second.data.path()).await;
     backed_up_and_restored(&fleet_client, &second).await;
     step(&start, "restored");

@@ -71,6 +71,10 @@ pub(crate) struct ServerArgs {
     /// kubeconfigs and certificates. [default: the first address listened on]
     #[arg(long, env = "TIMONEL_ADVERTISE")]
     pub(crate) advertise: Option<String>,
+    /// `HOST:PORT` by which the other control machines of one etcd reach this one. [default: the first address listened
+    /// on, unless that is every address]
+    #[arg(long, env = "TIMONEL_PEER_ENDPOINT")]
+    pub(crate) peer_endpoint: Option<String>,
     /// Ports from which each cluster gets one of its own, `FIRST-LAST`. [default: 20000-29999]
     #[arg(long, env = "TIMONEL_CLUSTER_PORTS")]
     pub(crate) cluster_ports: Option<PortRange>,

@@ -25,6 +25,7 @@ struct File {
     #[serde(default)]
     listen: Vec<SocketAddr>,
     advertise: Option<String>,
+    peer_endpoint: Option<String>,
     cluster_ports: Option<PortRange>,
     #[serde(default)]
     direct_nodes: Vec<IpNet>,
@@ -54,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) advertise: Option<String>,
+    pub(crate) peer_endpoint: Option<String>,
     pub(crate) cluster_ports: Option<PortRange>,
     pub(crate) direct_nodes: Vec<IpNet>,
     pub(crate) local_destinations: Vec<IpNet>,
@@ -85,6 +87,7 @@ impl Settings {
             data,
             listen,
             advertise: args.advertise.clone().or(file.advertise),
+            peer_endpoint: args.peer_endpoint.clone().or(file.peer_endpoint),
             cluster_ports: args.cluster_ports.or(file.cluster_ports),
             direct_nodes: either(&args.direct_nodes, file.direct_nodes),
             local_destinations: either(&args.local_destinations, file.local_destinations),

@@ -72,6 +72,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
             direct_nodes: settings.direct_nodes.clone(),
             local_destinations: settings.local_destinations.clone(),
             node_endpoint,
+            peer_endpoint: settings.peer_endpoint.clone().unwrap_or_default(),
             clock,
             entropy: Entropy::system(),
             verifier: cloud.clone().map(|cloud| cloud as Arc<dyn IdentityVerifier>),

@@ -143,6 +143,7 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<Child> {
         ("--etcd-password-file", path(&server.store.etcd_password_file)),
         ("--encryption-provider-config", path(&server.encryption_provider_config)),
         ("--advertise", server.advertise.clone()),
+        ("--peer-endpoint", server.peer_endpoint.clone()),
         ("--cluster-ports", server.cluster_ports.map(|range| range.to_string())),
         ("--local-name", server.local_name.clone()),
         ("--local-public", server.local_public.map(|range| range.to_string())),

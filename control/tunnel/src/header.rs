@@ -31,6 +31,15 @@ pub enum Target {
     },
     /// The cluster's API, from the node's side.
     Api,
+    /// Between control machines: what a node is asked, by way of the machine that has its tunnel.
+    Node {
+        /// UID of the cluster.
+        cluster: String,
+        /// Name of the node.
+        node: String,
+        /// What it is asked.
+        target: Box<Target>,
+    },
     /// Liveness of the connection itself; never leaves this crate.
     #[doc(hidden)]
     KeepAlive,
@@ -121,9 +130,9 @@ mod tests {
 
     #[test]
     fn headers_survive_the_wire() {
-        for target in
-            [Target::Kubelet, Target::Api, Target::KeepAlive, Target::Tcp { host: "10.1.2.3".into(), port: 80 }]
-        {
+        let tcp = Target::Tcp { host: "10.1.2.3".into(), port: 80 };
+        let node = Target::Node { cluster: "c-1".into(), node: "n-1".into(), target: Box::new(tcp.clone()) };
+        for target in [Target::Kubelet, Target::Api, Target::KeepAlive, tcp, node] {
             let bytes = encode_open(&target).unwrap();
             let (kind, body) = split(&bytes);
             assert_eq!(decode_open(kind, body), Ok(target));

@@ -272,6 +272,12 @@ impl TunnelClient {
         self.0.open(target).await
     }
 
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.0.is_ended()
+    }
+
     /// Waits until the connection has ended, for whatever reason; dial again then.
     pub async fn ended(&self) {
         self.0.ended().await;

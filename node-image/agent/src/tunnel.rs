@@ -109,7 +109,7 @@ impl StreamHandler for Handler {
                     Err(_) => stream.refuse("connection timed out").await,
                 }
             }
-            Target::Api | Target::KeepAlive => stream.refuse("nodes do not serve this").await,
+            Target::Api | Target::Node { .. } | Target::KeepAlive => stream.refuse("nodes do not serve this").await,
         }
     }
 }

@@ -128,6 +128,7 @@ async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service
         direct_nodes: Vec::new(),
         local_destinations: vec!["127.0.0.0/8".parse().unwrap()],
         node_endpoint: String::new(),
+        peer_endpoint: String::new(),
         public_endpoint: String::new(),
         clock: clock.clone(),
         entropy: Entropy::system(),
