@@ -28,7 +28,7 @@ const LAYERS: [&[&str]; 7] = [
     ],
     &["timonel-service", "timonel-cloud-controller"],
     &["timonel", "timonel-node"],
-    &["timonel-harness"],
+    &["timonel-harness", "timonel-aws-emulator"],
     &["timonel-e2e", "timonel-simulation", "timonel-bench", "xtask"],
 ];
 /// Crates that no other may bring in: one TLS backend, no copyleft.
