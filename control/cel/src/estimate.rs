@@ -51,8 +51,13 @@ impl CostEstimate {
 
 /// Estimates a checked expression.
 pub(crate) fn estimate(expr: &Expr, types: &[Type]) -> CostEstimate {
-    let mut estimator =
-        Estimator { types, sizes: vec![None; types.len()], entries: vec![None; types.len()], locals: Vec::new() };
+    let mut estimator = Estimator {
+        types,
+        sizes: vec![None; types.len()],
+        entries: vec![None; types.len()],
+        locals: Vec::new(),
+        root: None,
+    };
     estimator.cost(expr)
 }
 
@@ -69,6 +74,8 @@ struct Local {
     ty: Type,
     size: Option<Size>,
     entry: Option<EntrySize>,
+    /// Whether it goes over what no path from `self` leads to: a list made on the way, the result of a call.
+    made: bool,
 }
 
 struct Estimator<'t> {
@@ -76,7 +83,12 @@ struct Estimator<'t> {
     sizes: Vec<Option<Size>>,
     entries: Vec<Option<EntrySize>>,
     locals: Vec<Local>,
+    /// Size of `self`, once met.
+    root: Option<Size>,
 }
+
+/// Where rules of definitions find the value they are about.
+const SELF: &str = "self";
 
 impl Estimator<'_> {
     fn ty(&self, expr: &Expr) -> &Type {
@@ -86,7 +98,12 @@ impl Estimator<'_> {
     fn cost(&mut self, expr: &Expr) -> CostEstimate {
         match &expr.kind {
             Kind::Literal(_) => CostEstimate::default(),
-            Kind::Ident(_) => CostEstimate::fixed(SELECT_COST),
+            Kind::Ident(ident) => {
+                if &*ident.name == SELF && self.local(SELF).is_none() {
+                    self.root = type_size(self.ty(expr));
+                }
+                CostEstimate::fixed(SELECT_COST)
+            }
             Kind::Select(select) => {
                 let operand = self.cost(&select.operand);
                 match self.ty(&select.operand).plain() {
@@ -139,7 +156,7 @@ impl Estimator<'_> {
         let sum = CostEstimate::fixed(LIST_COST).plus(self.cost(&bind.init));
         let (size, entry) = (self.known_size(&bind.init), self.entry(&bind.init));
         let ty = self.ty(&bind.init).clone();
-        self.locals.push(Local { name: bind.var.clone(), ty, size, entry });
+        self.locals.push(Local { name: bind.var.clone(), ty, size, entry, made: false });
         let sum = sum.plus(self.cost(&bind.body));
         self.sizes[expr.id] = self.known_size(&bind.body);
         self.entries[expr.id] = self.entry(&bind.body);
@@ -151,7 +168,7 @@ impl Estimator<'_> {
         let sum = self.cost(&fold.range).plus(self.cost(&fold.init));
         let (size, entry) = (self.known_size(&fold.init), self.entry(&fold.init));
         let ty = self.ty(&fold.init).clone();
-        self.locals.push(Local { name: fold.accu.clone(), ty, size, entry });
+        self.locals.push(Local { name: fold.accu.clone(), ty, size, entry, made: false });
         let depth = self.locals.len();
         self.push_variables(fold);
         let each = self.cost(&fold.condition).plus(self.cost(&fold.step));
@@ -181,8 +198,9 @@ impl Estimator<'_> {
             _ => (Type::Dyn, Type::Dyn),
         };
         let (key_size, value_size) = (entry.map(|entry| entry.key), entry.map(|entry| entry.value));
+        let made = Self::is_made(&fold.range);
         let mut push = |name: &std::sync::Arc<str>, ty: Type, size: Option<Size>| {
-            self.locals.push(Local { name: name.clone(), ty, size, entry: None });
+            self.locals.push(Local { name: name.clone(), ty, size, entry: None, made });
         };
         match &fold.var2 {
             Some(second) => {
@@ -191,6 +209,15 @@ impl Estimator<'_> {
             }
             None if list => push(&fold.var, value, value_size),
             None => push(&fold.var, key, key_size),
+        }
+    }
+
+    /// Whether no path from `self` leads to a range.
+    fn is_made(range: &Expr) -> bool {
+        match &range.kind {
+            Kind::Ident(_) | Kind::Select(_) => false,
+            Kind::Call(call) => !matches!(&*call.name, operator::INDEX | operator::OPTIONAL_SELECT),
+            _ => true,
         }
     }
 
@@ -222,18 +249,15 @@ impl Estimator<'_> {
             Kind::Map(entries) => return Some(Size::fixed(entries.len() as u64)),
             _ => {}
         }
-        // Upstream's types of objects have no size: comparing them counts as nothing.
-        let of_type = |ty: &Type| match ty.plain() {
-            Type::Object(_) => Some(Size::default()),
-            _ => ty.max_size().map(|max| Size { min: 0, max }).or_else(|| scalar(ty).then(|| Size::fixed(1))),
-        };
-        if let Some(size) = of_type(self.ty(expr)) {
-            return Some(size);
-        }
-        match &expr.kind {
-            Kind::Ident(ident) => self.local(&ident.name).and_then(|local| of_type(&local.ty).or(local.size)),
+        let local = match &expr.kind {
+            Kind::Ident(ident) => self.local(&ident.name),
             _ => None,
+        };
+        // Upstream looks sizes up by their path from `self`; what has none it finds at the start of the path.
+        if let (Some(root), true) = (self.root, local.is_some_and(|local| local.made)) {
+            return Some(root);
         }
+        type_size(self.ty(expr)).or_else(|| local.and_then(|local| type_size(&local.ty).or(local.size)))
     }
 
     fn call(&mut self, expr: &Expr, call: &Call) -> CostEstimate {
@@ -403,6 +427,14 @@ impl Estimator<'_> {
             };
         }
         smaller(left, right)
+    }
+}
+
+/// What a type says of a value's size. Upstream's types of objects have none: comparing them counts as nothing.
+fn type_size(ty: &Type) -> Option<Size> {
+    match ty.plain() {
+        Type::Object(_) => Some(Size::default()),
+        _ => ty.max_size().map(|max| Size { min: 0, max }).or_else(|| scalar(ty).then(|| Size::fixed(1))),
     }
 }
 

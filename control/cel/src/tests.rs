@@ -246,6 +246,21 @@ fn costs_are_those_of_upstream() {
 }
 
 #[test]
+fn what_is_made_on_the_way_has_the_size_of_self() {
+    let fields = [("list", Type::list(Type::String.sized(1_000)).sized(1_000)), ("text", Type::String.sized(1_000))];
+    let own = ObjectType::new("Self", fields.map(|(name, ty)| (name.into(), ty)));
+    let environment = Environment::new().variable("self", Type::Object(own));
+    for (expression, max) in [
+        ("self.list.exists(k, k.contains('/'))", 105_003),
+        ("(has(self.list) ? self.list : []).exists(k, k.contains('/'))", 5_012),
+        ("[self.text, 'a'].exists(k, k.contains('/'))", 23),
+    ] {
+        let estimate = compile(expression, &environment).expect(expression).estimate();
+        assert_eq!(estimate.max, max, "{expression}");
+    }
+}
+
+#[test]
 fn evaluations_cost_what_upstream_counts() {
     let input = json(INPUT);
     for (expression, cost) in [

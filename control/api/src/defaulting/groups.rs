@@ -130,7 +130,7 @@ pub(super) fn subject(object: &mut Object) {
 }
 
 pub(super) fn mutating_webhook(object: &mut Object) {
-    set_if_missing(object, "reinvocationPolicy", "Never");
+    set_if_null(object, "reinvocationPolicy", "Never");
 }
 
 pub(super) fn definition(object: &mut Object) {

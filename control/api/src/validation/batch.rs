@@ -103,7 +103,7 @@ fn completion_mode(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let known = ["NonIndexed", INDEXED];
     check::known_if_given(spec, "completionMode", &known, path, errors);
     if mode != INDEXED {
-        if !mode.is_empty() && !known.contains(&mode) {
+        if given(spec, &["completionMode"]).is_some() && !known.contains(&mode) {
             return;
         }
         for member in ["backoffLimitPerIndex", "maxFailedIndexes"] {

@@ -384,7 +384,7 @@ fn device(device: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let values = ["int", "bool", "string", "version"];
         match values.iter().filter(|value| given(attribute, &[value]).is_some()).count() {
             1 => {}
-            0 => errors.invalid(&path, Value::Null, "exactly one value must be specified"),
+            0 => errors.invalid(&path, "", "exactly one value must be specified"),
             _ => errors.invalid(&path, attribute.clone(), "exactly one value must be specified"),
         }
         let text = attribute.str_at(&["string"]);

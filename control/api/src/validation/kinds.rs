@@ -1,8 +1,8 @@
 //! Which rules each built-in kind has.
 
 use super::{
-    access, admission, autoscalers, batch, check, devices, endpoints, extensions, fairness, metadata, namespaces, networking,
-    nodes, pod, policies, quotas, secrets, services, volumes, workloads,
+    access, admission, autoscalers, batch, check, devices, endpoints, extensions, fairness, metadata, namespaces,
+    networking, nodes, pod, policies, quotas, secrets, services, volumes, workloads,
 };
 use crate::strategy::KindRef;
 use crate::{FieldErrors, Value};

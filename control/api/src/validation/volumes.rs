@@ -135,9 +135,8 @@ fn csi(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     {
         let Some(secret) = given(source, &[member]) else { continue };
         let path = path.child(member);
-        for field in ["name", "namespace"] {
-            required_name(secret, field, names::dns_subdomain, &path, errors);
-        }
+        required_name(secret, "name", names::dns_subdomain, &path, errors);
+        required_name(secret, "namespace", names::dns_label, &path, errors);
     }
 }
 

@@ -97,7 +97,8 @@ pub(super) fn replication_controller(object: &Value, errors: &mut FieldErrors) {
         errors.required(&path.child("selector"), "");
     } else {
         let labels = spec.at(&["template", "metadata", "labels"]);
-        if !LabelSelector::from_map(spec.get("selector")).matches(&labels) {
+        let there = given(&spec, &["template"]).is_some();
+        if there && !LabelSelector::from_map(spec.get("selector")).matches(&labels) {
             let shown = labels.cloned().unwrap_or_default();
             errors.invalid(&path.child("template.metadata.labels"), shown, MISMATCH);
         }
@@ -242,7 +243,8 @@ fn stateful_spec(object: &Value, fresh: bool, errors: &mut FieldErrors) {
 
 /// The claims of a StatefulSet stand for volumes that its template may mount.
 fn add_claims(spec: &mut Value) {
-    let claims: Vec<String> = spec
+    // Two claims of one name make one volume.
+    let claims: std::collections::BTreeSet<String> = spec
         .list_at(&["volumeClaimTemplates"])
         .iter()
         .map(|claim| claim.str_at(&["metadata", "name"]).to_owned())

@@ -357,21 +357,33 @@ pub(super) fn is_blocked(errors: &mut FieldErrors) -> bool {
 /// Checks the rules of a definition: they compile, and cost no more than they may. Versions whose schema is that
 /// of `old` are let pass.
 pub(crate) fn check(crd: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    const SCHEMA: [&str; 2] = ["schema", "openAPIV3Schema"];
     let list = Path::new("spec.versions");
-    for (at, version) in crd.list_at(&["spec", "versions"]).iter().enumerate() {
-        let Some(schema) = version.at(&["schema", "openAPIV3Schema"]) else { continue };
-        let known = old.is_some_and(|old| {
-            let before = old.list_at(&["spec", "versions"]).iter().find(|b| b.get("name") == version.get("name"));
-            before.is_some_and(|before| before.at(&["schema", "openAPIV3Schema"]) == Some(schema))
-        });
-        if known || !has_rules(schema, 0) {
-            continue;
+    let versions = crd.list_at(&["spec", "versions"]);
+    let known = |version: &Value| {
+        let before = old.map_or(&[][..], |old| old.list_at(&["spec", "versions"]));
+        let before = before.iter().find(|before| before.get("name") == version.get("name"));
+        before.is_some_and(|before| before.at(&SCHEMA) == version.at(&SCHEMA))
+    };
+    let mut judge = |schema: &Value, path: &Path<'_>| {
+        if has_rules(schema, 0) {
+            let mut checker = Checker { errors: &mut *errors, total: 0, expensive: Vec::new() };
+            checker.node(schema, &Place { root: true, cardinality: Some(1), uncorrelated: None }, path, 0);
+            checker.close(path);
         }
-        let version_path = list.index(at);
-        let path = version_path.child("schema.openAPIV3Schema");
-        let mut checker = Checker { errors, total: 0, expensive: Vec::new() };
-        checker.node(schema, &Place { root: true, cardinality: Some(1), uncorrelated: None }, &path, 0);
-        checker.close(&path);
+    };
+    // What all versions share is judged once, at the place that definitions of the first generation had for it.
+    if versions.iter().all(|version| version.at(&SCHEMA) == versions[0].at(&SCHEMA)) {
+        let schema = versions.first().and_then(|version| version.at(&SCHEMA));
+        if let Some(schema) = schema.filter(|_| !versions.iter().all(known)) {
+            judge(schema, &Path::new("spec.validation.openAPIV3Schema"));
+        }
+        return;
+    }
+    for (at, version) in versions.iter().enumerate().filter(|(_, version)| !known(version)) {
+        if let Some(schema) = version.at(&SCHEMA) {
+            judge(schema, &list.index(at).child("schema.openAPIV3Schema"));
+        }
     }
 }
 

@@ -339,11 +339,9 @@ mod tests {
 
     #[test]
     fn what_validation_refuses_is_left_as_it_is() {
-        for spec in [
-            json!({"ipFamilies": ["IPv5"]}),
-            json!({"ipFamilies": ["IPv4", "IPv4"]}),
-            json!({"ipFamilyPolicy": ""}),
-        ] {
+        for spec in
+            [json!({"ipFamilies": ["IPv5"]}), json!({"ipFamilies": ["IPv4", "IPv4"]}), json!({"ipFamilyPolicy": ""})]
+        {
             let mut service = value(json!({ "spec": spec }));
             fill_families(&mut service, &[Family::V4]);
             assert_eq!(service, value(json!({ "spec": spec })));
