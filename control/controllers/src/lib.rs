@@ -23,9 +23,9 @@ mod tokens;
 mod workloads;
 
 pub use framework::{
-    Action, Answer, Cache, Change, Controller, Failure, Graph, Key, Kind, Leftover, Member, Memory, Note, Object, Plan,
-    PodUsage, Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write, check_writers,
-    print_graph, reference,
+    Action, Answer, Cache, Change, Controller, Failure, Graph, Key, Kind, Leftover, Member, Memory, NotMigrated, Note,
+    Object, Plan, PodUsage, Propagation, Question, Resource, Target, Tone, TwoWriters, Update, View, Write,
+    check_writers, print_graph, reference,
 };
 pub use metrics::Metrics;
 pub use run::{ControllersConfig, Error, NodeRanges, controllers, run};

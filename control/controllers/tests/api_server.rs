@@ -8,10 +8,11 @@ use timonel_apiserver::{ApiServer, Caller, Config, InProcess, authn::AuthnConfig
 use timonel_controllers::{ControllersConfig, run};
 use timonel_pki::{KeyRing, SigningKey};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks};
-use timonel_store::MemoryStore;
+use timonel_store::{KeyRange, MemoryStore, RangeRequest, Store};
 
 struct Cluster {
     client: kube::Client,
+    store: Arc<MemoryStore>,
     tasks: Tasks,
 }
 
@@ -19,10 +20,11 @@ impl Cluster {
     async fn start() -> Self {
         let tasks = Tasks::root("test");
         let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let store = Arc::new(MemoryStore::new(clock.clone()));
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         let config = Config {
             scheme: timonel_api::Scheme::kubernetes(),
-            store: Arc::new(MemoryStore::new(clock.clone())),
+            store: store.clone(),
             prefix: "/clusters/one/".into(),
             clock: clock.clone(),
             entropy: Entropy::seeded(7),
@@ -47,7 +49,7 @@ impl Cluster {
         let (controllers, scope) = (client("kube-controller-manager"), tasks.clone());
         let config = ControllersConfig::new(clock, Entropy::seeded(1), "test", "PEM");
         tasks.spawn("controllers", OnError::EndScope, async move { run(controllers, config, &scope).await });
-        let cluster = Self { client: client("admin"), tasks };
+        let cluster = Self { client: client("admin"), store, tasks };
         cluster.settle().await;
         cluster
     }
@@ -205,5 +207,62 @@ async fn what_is_deleted_takes_its_own_along() {
         .map(|namespace| namespace["metadata"]["name"].clone())
         .collect();
     assert!(!names.contains(&json!("team")), "{names:?}");
+    cluster.end().await;
+}
+
+/// Versions in which the widgets lie in the store.
+async fn stored_versions(cluster: &Cluster) -> Vec<String> {
+    let range = KeyRange::prefix("/clusters/one/");
+    let found = cluster.store.range(RangeRequest { range, revision: None, limit: 0 }).await.expect("a range");
+    // Beside an object's JSON is said which version it is in.
+    let widgets = found.items.iter().filter(|kv| String::from_utf8_lossy(&kv.key).contains("/example.com/widgets/"));
+    let versions = widgets.map(|kv| if kv.value.windows(3).any(|bytes| bytes == b"v2 ") { "v2" } else { "v1" });
+    versions.map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_brought_to_the_newest_storage_version() {
+    let cluster = Cluster::start().await;
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+    };
+    let names = json!({"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": names, "versions": [version("v1", true), version("v2", false)]}});
+    cluster.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    cluster.settle().await;
+    for number in 0..3 {
+        let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget",
+            "metadata": {"name": format!("w-{number}")}, "spec": {"size": number}});
+        cluster.post("/apis/example.com/v1/namespaces/default/widgets", widget).await;
+    }
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";
+    cluster.patch(path, json!({"spec": {"versions": [version("v1", false), version("v2", true)]}})).await;
+    cluster.settle().await;
+    assert_eq!(stored_versions(&cluster).await, ["v1", "v1", "v1"]);
+    let migrations = "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations";
+    for (name, resource) in [("widgets", "widgets"), ("gadgets", "gadgets")] {
+        let migration = json!({"apiVersion": "storagemigration.k8s.io/v1beta1", "kind": "StorageVersionMigration",
+            "metadata": {"name": name}, "spec": {"resource": {"group": "example.com", "resource": resource}}});
+        cluster.post(migrations, migration).await;
+    }
+    for _ in 0..6 {
+        cluster.settle().await;
+    }
+    let ended = |migration: &Value| {
+        let last = migration["status"]["conditions"].as_array().and_then(|all| all.last().cloned());
+        last.unwrap_or_default()["type"].clone()
+    };
+    let widgets = cluster.get(&format!("{migrations}/widgets")).await;
+    assert_eq!(ended(&widgets), "Succeeded", "{widgets}");
+    assert_ne!(widgets["status"]["resourceVersion"], Value::Null);
+    assert_eq!(ended(&cluster.get(&format!("{migrations}/gadgets")).await), "Failed");
+    assert_eq!(stored_versions(&cluster).await, ["v2", "v2", "v2"]);
+    let widget = cluster.get("/apis/example.com/v1/namespaces/default/widgets/w-2").await;
+    assert_eq!(widget["spec"]["size"], 2);
+    let managers = widget["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+    assert_eq!(managers, 1, "whoever stores it anew owns nothing of it: {widget}");
     cluster.end().await;
 }

@@ -259,14 +259,15 @@ impl Scheme {
     }
 
     /// The scheme of Kubernetes, read from its tables anew; [`Scheme::kubernetes`] keeps one. As upstream serves
-    /// it by default: versions that are not stable are off, though their types are known.
+    /// it by default: versions that are not stable are off, though their types are known. But for the migration of
+    /// stored objects, which has no stable version yet, and without which a definition's old versions never end.
     ///
     /// # Panics
     /// Never with the tables this crate is built with: a test reads them.
     #[must_use]
     pub fn from_tables() -> Arc<Self> {
         let mut builder = Self::tables();
-        builder.resources.retain(|resource| is_stable(&resource.version));
+        builder.resources.retain(|one| is_stable(&one.version) || one.group.as_str() == MIGRATION_GROUP);
         builder.build()
     }
 
@@ -395,6 +396,9 @@ impl Scheme {
         self.resources.iter().filter(move |resource| resource.storage == storage)
     }
 }
+
+/// The group of StorageVersionMigration.
+const MIGRATION_GROUP: &str = "storagemigration.k8s.io";
 
 /// Whether a version is neither alpha nor beta.
 fn is_stable(version: &str) -> bool {

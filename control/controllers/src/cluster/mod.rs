@@ -2,6 +2,7 @@
 
 mod disruption;
 mod garbage;
+mod migration;
 mod namespace;
 mod namespace_defaults;
 mod quota;
@@ -19,5 +20,6 @@ pub(crate) fn controllers(config: &ControllersConfig) -> Vec<Box<dyn Controller>
         Box::new(disruption::Budgets),
         Box::new(quota::Quotas),
         Box::new(roles::RoleAggregation),
+        Box::new(migration::StorageVersionMigrations),
     ]
 }

@@ -206,17 +206,15 @@ impl Engine {
             Input::Typed(event) => {
                 let (kind, signal) = *event;
                 match signal {
-                    Ok(signal) => {
-                        let completed = matches!(signal, Signal::Complete);
-                        for change in self.view.take(kind, signal) {
-                            self.changed(&change);
-                        }
-                        if completed {
-                            self.check_complete();
-                            self.release_early();
+                    Ok(signal) => self.take_signal(kind, signal),
+                    Err(error) => {
+                        tracing::debug!(?kind, %error, "watch failed; it starts again");
+                        // A server that does not serve the kind has none of it.
+                        if not_found(&error) {
+                            self.take_signal(kind, Signal::Restarted);
+                            self.take_signal(kind, Signal::Complete);
                         }
                     }
-                    Err(error) => tracing::debug!(?kind, %error, "watch failed; it starts again"),
                 }
             }
             Input::Metadata(event) => {
@@ -231,6 +229,17 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    fn take_signal(&mut self, kind: Kind, signal: Signal) {
+        let completed = matches!(signal, Signal::Complete);
+        for change in self.view.take(kind, signal) {
+            self.changed(&change);
+        }
+        if completed {
+            self.check_complete();
+            self.release_early();
         }
     }
 

@@ -5,6 +5,7 @@ use super::{
     discovery, events,
     http::{self as requests, Deleted, RequestError},
     kinds::{Key, Kind, Object},
+    migrate,
     view::{Answer, Failure, Leftover, Question},
 };
 use crate::signing::{self, ClusterSigner};
@@ -164,6 +165,9 @@ impl Executor {
                         "unable to get metrics for resource: unable to fetch metrics from resource metrics API: {error}"
                     )
                 }))
+            }
+            Question::Migrated { group, resource, .. } => {
+                Answer::Migrated(migrate::migrate(&self.client, group, resource).await?)
             }
             Question::Contents { namespace } => self.contents(namespace).await?,
             Question::Allowed { user, uid, groups, group, resource, subresource, verb } => {

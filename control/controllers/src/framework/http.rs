@@ -77,6 +77,7 @@ fn request(
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
 /// Objects asked for in one page of a list.
 const PAGE: usize = 500;
 
@@ -225,17 +226,47 @@ pub(crate) async fn page(
     resource: &Resource,
     namespace: &str,
 ) -> Result<(Vec<Value>, usize), RequestError> {
-    let path = format!("{}?limit={PAGE}", resource.path(namespace, ""));
+    let mut list = metadata(client, resource, namespace, "").await?;
+    let beyond = list["metadata"]["remainingItemCount"].as_u64().unwrap_or(0);
+    Ok((items(&mut list), usize::try_from(beyond).unwrap_or(usize::MAX)))
+}
+
+/// One page of a list of objects' metadata; `token` says where the page before ended.
+pub(crate) async fn metadata(
+    client: &Client,
+    resource: &Resource,
+    namespace: &str,
+    token: &str,
+) -> Result<Value, RequestError> {
+    let path = format!("{}?limit={PAGE}&continue={token}", resource.path(namespace, ""));
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
     let builder = http::Request::get(path).header(http::header::ACCEPT, accept);
     let text = client.request_text(builder.body(Vec::new()).map_err(RequestError::Build)?).await?;
-    let mut list: Value = serde_json::from_str(&text)?;
-    let beyond = list["metadata"]["remainingItemCount"].as_u64().unwrap_or(0);
-    let items = match list["items"].take() {
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Takes the items out of a list.
+pub(crate) fn items(list: &mut Value) -> Vec<Value> {
+    match list["items"].take() {
         Value::Array(items) => items,
         _ => Vec::new(),
-    };
-    Ok((items, usize::try_from(beyond).unwrap_or(usize::MAX)))
+    }
+}
+
+/// Applies a configuration that names no field, as that manager: the object is stored anew, if it would be stored
+/// otherwise than it is.
+pub(crate) async fn touch(
+    client: &Client,
+    resource: &Resource,
+    meta: &Value,
+    manager: &str,
+) -> Result<(), RequestError> {
+    let text = |field: &str| meta[field].as_str().unwrap_or_default();
+    let path = format!("{}?fieldManager={manager}", resource.path(text("namespace"), text("name")));
+    let fence = json!({"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]});
+    let body = json!({"apiVersion": &*resource.api_version, "kind": &*resource.kind, "metadata": fence});
+    client.request_text(request(http::Method::PATCH, path, APPLY, serde_json::to_vec(&body)?)?).await?;
+    Ok(())
 }
 
 /// Whether the authorizer allows what `spec` (of a subject access review) describes.

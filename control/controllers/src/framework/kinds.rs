@@ -25,6 +25,7 @@ use k8s_openapi::{
         rbac::v1::ClusterRole,
         resource::v1::{ResourceClaim, ResourceClaimTemplate},
         storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment, VolumeAttributesClass},
+        storagemigration::v1beta1::StorageVersionMigration,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -404,4 +405,5 @@ kinds! {
     IPAddress ip_addresses false Scope::All, unindexed;
     ResourceClaim resource_claims true Scope::All, unindexed;
     ResourceClaimTemplate resource_claim_templates true Scope::All, unindexed;
+    StorageVersionMigration migrations false Scope::All, unindexed;
 }

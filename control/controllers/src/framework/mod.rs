@@ -11,6 +11,7 @@ mod execute;
 mod graph;
 mod http;
 mod kinds;
+mod migrate;
 mod queue;
 mod view;
 
@@ -19,7 +20,7 @@ pub use cache::{Cache, Update};
 pub use controller::{Controller, TwoWriters, check_writers, print_graph};
 pub use graph::{Graph, Member};
 pub use kinds::{Change, Key, Kind, Object, Resource, View};
-pub use view::{Answer, Failure, Leftover, Memory, PodUsage, Question};
+pub use view::{Answer, Failure, Leftover, Memory, NotMigrated, PodUsage, Question};
 
 pub(crate) use engine::Engine;
 pub(crate) use events::Recorder;

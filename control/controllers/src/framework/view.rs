@@ -32,6 +32,15 @@ pub enum Question {
         /// The namespace.
         namespace: String,
     },
+    /// How did it go to write every object of a resource anew, as it is?
+    Migrated {
+        /// For which order: its uid.
+        order: String,
+        /// API group.
+        group: String,
+        /// Resource.
+        resource: String,
+    },
     /// What do these pods use?
     Usage {
         /// Where they are.
@@ -96,6 +105,15 @@ pub struct Leftover {
     pub finalizers: BTreeMap<String, usize>,
 }
 
+/// Why the objects of a resource cannot be written anew; trying again as it is does not help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotMigrated {
+    /// The server offers no such resource.
+    Unknown,
+    /// It refused an object.
+    Refused(String),
+}
+
 /// The answer to a [`Question`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -107,6 +125,8 @@ pub enum Answer {
     Allowed(bool),
     /// What each pod uses, or why that is not known.
     Usage(Result<BTreeMap<String, PodUsage>, String>),
+    /// The version at which all objects were taken, or why that cannot be.
+    Migrated(Result<String, NotMigrated>),
     /// What is left, and which groups could not be asked.
     Contents {
         /// Resources with objects left.
