@@ -188,7 +188,7 @@ impl Admin {
         keep_keys: bool,
         body: Body,
     ) -> Result<(String, u64), AdminError> {
-        let spool = self.data.join(format!("restore-{}", self.entropy.suffix(12)));
+        let spool = restore::spool(&self.data, &self.entropy.suffix(12));
         let taken = match restore::take(body, &spool).await {
             Ok(header) => restore::restore(self, project, name, keep_keys, &spool, header).await,
             Err(error) => Err(error),

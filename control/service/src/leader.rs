@@ -64,6 +64,18 @@ impl Leadership {
     }
 }
 
+/// Runs what must run once: `start` in a scope of its own whenever this machine leads, until it does not.
+pub(crate) async fn while_leading(mut leadership: Leadership, tasks: &Tasks, start: impl Fn(&Tasks)) {
+    loop {
+        let scope = leadership.seen().then(|| tasks.child("leading"));
+        scope.iter().for_each(&start);
+        leadership.changed().await;
+        if let Some(scope) = scope {
+            scope.shutdown(DRAIN).await;
+        }
+    }
+}
+
 /// What to do at one look at the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -194,6 +206,8 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use timonel_runtime::OnError;
 
     #[test]
     fn who_may_take_the_lease() {
@@ -212,6 +226,39 @@ mod tests {
             assert_eq!(decide(lease.as_ref(), "a", unchanged, times), expected, "{lease:?} {unchanged:?}");
         }
         assert!(times.renew < times.give_up && times.give_up < times.lease);
+    }
+
+    #[tokio::test]
+    async fn what_must_run_once_runs_while_this_machine_leads() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (leads, seen) = watch::channel(false);
+        let (started, stopped) = (watch::Sender::new(0), Arc::new(AtomicUsize::new(0)));
+        let tasks = Tasks::root("test");
+        let (inner, told, ended) = (tasks.clone(), started.clone(), stopped.clone());
+        tasks.spawn("leading", OnError::Log, async move {
+            let start = |scope: &Tasks| {
+                told.send_modify(|count| *count += 1);
+                let (token, ended) = (scope.token(), ended.clone());
+                scope.spawn_draining("work", async move {
+                    token.cancelled().await;
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
+            };
+            while_leading(Leadership(seen), &inner, start).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let mut starts = started.subscribe();
+        tokio::task::yield_now().await;
+        assert_eq!(*starts.borrow(), 0, "another machine leads");
+        for round in 1..=3 {
+            leads.send_replace(true);
+            starts.wait_for(|count| *count == round).await.unwrap();
+            assert_eq!(stopped.load(Ordering::SeqCst), round - 1, "what ran before has ended");
+            leads.send_replace(false);
+            while stopped.load(Ordering::SeqCst) < round {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod bounds;
+mod claim;
 mod config;
 mod credentials;
 mod directory;

@@ -1,15 +1,24 @@
 //! A cluster out of a backup: first the whole archive is read and checked, then a new Cluster is made that nobody opens
 //! yet, then its keys are put where there is nothing, then it is let go. Never changes the cluster that was backed up.
 
-use crate::{admin::Admin, keys, layout, secrets::SecretError};
+use crate::{
+    admin::Admin,
+    claim::{self, Claim, RESTORING},
+    keys, layout,
+    secrets::SecretError,
+};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    Api, ResourceExt,
+    api::{ListParams, PostParams},
 };
 use serde::{Deserialize, Serialize};
-use std::{io, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 use timonel_apiserver::Body;
 use timonel_fleet::{Cluster, ClusterSpec};
 use timonel_store::{ArchiveError, ArchivePart, ArchiveReader, Importer, StoreError, TransferError};
@@ -18,8 +27,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
 };
 
-/// On a Cluster whose data is still being put in place: nobody opens it.
-const RESTORING: &str = "timonel.io/restoring";
+/// What the names of archives start with that are being checked, in the data directory.
+const SPOOL: &str = "restore-";
+/// What tells two restores apart.
+const CLAIM_LETTERS: usize = 12;
 /// Read at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// Only the owner may read what a backup holds.
@@ -56,6 +67,8 @@ pub(crate) enum RestoreError {
     Transfer(#[from] TransferError),
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error("the cluster being restored was changed or cleared away by another")]
+    Lost,
 }
 
 impl From<StoreError> for RestoreError {
@@ -64,9 +77,19 @@ impl From<StoreError> for RestoreError {
     }
 }
 
-/// Whether a cluster's data is still being put in place.
-pub(crate) fn is_restoring(cluster: &Cluster) -> bool {
-    cluster.annotations().contains_key(RESTORING)
+/// Where an archive waits that is being checked.
+pub(crate) fn spool(data: &Path, name: &str) -> PathBuf {
+    data.join(format!("{SPOOL}{name}"))
+}
+
+/// Removes archives of restores that a server before this one did not end.
+pub(crate) fn forget_spools(data: &Path) {
+    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SPOOL)) {
+        if let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(%error, path = %entry.path().display(), "the archive of a restore that did not end stays");
+        }
+    }
 }
 
 /// Takes an archive into `spool`, and checks all of it.
@@ -100,25 +123,35 @@ pub(crate) async fn restore(
     backup: Backup,
 ) -> Result<(String, u64), RestoreError> {
     let clusters = Api::<Cluster>::namespaced(admin.fleet.clone(), project);
+    let claim = Claim::take(&admin.raw, admin.entropy.suffix(CLAIM_LETTERS)).await?;
     let mut cluster = Cluster::new(project, name, spec(admin, &backup).await?);
-    cluster.meta_mut().annotations.get_or_insert_default().insert(RESTORING.into(), backup.created.clone());
+    cluster.annotations_mut().insert(RESTORING.into(), claim.name.clone());
     let created = clusters.create(&PostParams::default(), &cluster).await?;
-    let uid = created.metadata.uid.unwrap_or_default();
-    match fill(admin, &uid, keep_keys, spool, &backup).await {
+    let uid = created.uid().unwrap_or_default();
+    let filled = tokio::select! {
+        filled = fill(admin, &uid, keep_keys, spool, &backup, &claim) => filled,
+        lost = claim.keep(&admin.raw) => Err(lost.into()),
+    };
+    let done = match filled {
+        Ok(count) => claim::let_go(&clusters, name, &claim).await.map(|()| count),
+        Err(error) => Err(error),
+    };
+    let restored = match done {
         Ok(count) => {
-            let patch = serde_json::json!({"metadata": {"annotations": {RESTORING: null}}});
-            clusters.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
             tracing::info!(project, cluster = name, keys = count, from = %backup.name, "restored");
             Ok((uid, count))
         }
         Err(error) => {
-            // Nobody has opened it: what was put so far goes, and nothing else was there.
-            timonel_store::delete_prefix(&admin.raw, layout::cluster(&uid)).await?;
-            keys::forget(&admin.secrets, &uid).await?;
-            clusters.delete(name, &DeleteParams::background()).await?;
+            // Nobody has opened it: what was put so far goes, and nothing else was there. What is left now the leader
+            // clears away later, as nobody claims it.
+            if let Err(left) = claim::clear_away(&admin.fleet, &admin.raw, &admin.secrets, &created).await {
+                tracing::warn!(%left, cluster = name, "a failed restore is cleared away later");
+            }
             Err(error)
         }
-    }
+    };
+    claim.release(&admin.raw).await;
+    restored
 }
 
 /// The ranges of the old cluster stay, as its objects name addresses of them; a pod range that another cluster has is
@@ -137,9 +170,16 @@ async fn spec(admin: &Admin, backup: &Backup) -> Result<ClusterSpec, RestoreErro
     Ok(spec)
 }
 
-async fn fill(admin: &Admin, uid: &str, keep_keys: bool, spool: &Path, backup: &Backup) -> Result<u64, RestoreError> {
+async fn fill(
+    admin: &Admin,
+    uid: &str,
+    keep_keys: bool,
+    spool: &Path,
+    backup: &Backup,
+    claim: &Claim,
+) -> Result<u64, RestoreError> {
     let (from, to) = (layout::cluster(&backup.uid), layout::cluster(uid));
-    let mut importer = Importer::new(admin.raw.clone());
+    let mut importer = Importer::guarded(admin.raw.clone(), claim.guard());
     let mut file = fs::File::open(spool).await?;
     let mut reader = ArchiveReader::default();
     let mut piece = vec![0; PIECE_BYTES];

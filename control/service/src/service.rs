@@ -9,9 +9,10 @@ use crate::{
     joining::Joining,
     kubeconfig::{AdminKubeconfig, KubeconfigError},
     layout,
-    leader::Leadership,
+    leader::{Leadership, while_leading},
     peers::{PeerPort, Peers},
     port::Port,
+    restore,
     secrets::{SecretError, Secrets},
     tenant::{Shared, Tenant, TenantError, TenantSpec},
 };
@@ -74,6 +75,7 @@ pub enum ServiceError {
 pub struct Service {
     directory: Directory,
     addresses: Vec<SocketAddr>,
+    leadership: Leadership,
     tasks: Tasks,
 }
 
@@ -95,6 +97,7 @@ impl Service {
             Some(sealed) => Arc::new(sealed.clone()),
             None => Arc::new(raw.clone()),
         };
+        restore::forget_spools(&config.data);
         let secrets = Secrets::open(Arc::new(raw.clone()), &config.data.join(MASTER_KEY))?;
         let shared = Shared {
             store,
@@ -148,7 +151,7 @@ impl Service {
         };
         let executor = Fleet {
             shared,
-            leadership,
+            leadership: leadership.clone(),
             client,
             port,
             scheme: Scheme::kubernetes(),
@@ -167,7 +170,17 @@ impl Service {
             Box::pin(fleet::run(executor, stores)).await;
             Ok::<_, std::convert::Infallible>(())
         });
-        Ok(Self { directory, addresses, tasks })
+        Ok(Self { directory, addresses, leadership, tasks })
+    }
+
+    /// Runs what only one control machine may: `start` is called whenever this one leads, with a scope that ends when it
+    /// does no longer.
+    pub fn while_leading(&self, start: impl Fn(&Tasks) + Send + Sync + 'static) {
+        let (leadership, scope) = (self.leadership.clone(), self.tasks.clone());
+        self.tasks.spawn("while-leading", OnError::Log, async move {
+            while_leading(leadership, &scope, start).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
     }
 
     /// Where it listens.

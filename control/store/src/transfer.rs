@@ -39,6 +39,9 @@ pub enum TransferError {
     /// There is something where it was to go.
     #[error("{0:?} exists already, and nothing is overwritten")]
     Occupied(String),
+    /// What every step was bound to holds no longer: somebody else has taken over.
+    #[error("the transfer was given up by another")]
+    Unguarded,
     /// The copy is not what the source is.
     #[error("the copy differs from its source: {0}")]
     Differs(String),
@@ -110,6 +113,7 @@ pub fn export(
 #[derive(Debug)]
 pub struct Importer<S> {
     store: S,
+    guard: Option<Compare>,
     batch: Vec<(Bytes, Bytes, Option<LeaseId>)>,
     bytes: usize,
     keys: u64,
@@ -118,7 +122,12 @@ pub struct Importer<S> {
 impl<S: Store> Importer<S> {
     /// Puts into `store`.
     pub fn new(store: S) -> Self {
-        Self { store, batch: Vec::new(), bytes: 0, keys: 0 }
+        Self { store, guard: None, batch: Vec::new(), bytes: 0, keys: 0 }
+    }
+
+    /// Puts into `store` for as long as `guard` holds.
+    pub fn guarded(store: S, guard: Compare) -> Self {
+        Self { guard: Some(guard), ..Self::new(store) }
     }
 
     /// Adds a key.
@@ -140,13 +149,21 @@ impl<S: Store> Importer<S> {
         self.bytes = 0;
         let Some((first, ..)) = batch.first() else { return Ok(()) };
         let (first, count) = (first.clone(), batch.len() as u64);
-        let compare = batch.iter().map(|(key, ..)| Compare::ModRevision(key.clone(), 0)).collect();
+        let absent = batch.iter().map(|(key, ..)| Compare::ModRevision(key.clone(), 0));
+        let compare = absent.chain(self.guard.clone()).collect();
         let then = batch.into_iter().map(|(key, value, lease)| Op::Put { key, value, lease }).collect();
         if !self.store.txn(Txn { compare, then, ..Txn::default() }).await?.succeeded {
+            self.check_guard().await?;
             return Err(TransferError::Occupied(String::from_utf8_lossy(&first).into_owned()));
         }
         self.keys += count;
         Ok(())
+    }
+
+    async fn check_guard(&self) -> Result<(), TransferError> {
+        let compare: Vec<Compare> = self.guard.iter().cloned().collect();
+        let holds = self.store.txn(Txn { compare, ..Txn::default() }).await?.succeeded;
+        if holds { Ok(()) } else { Err(TransferError::Unguarded) }
     }
 
     /// Puts what is left; returns how many keys there were.
@@ -409,9 +426,14 @@ mod tests {
         let restored = suite::read(&store, KeyRange::prefix("/c/"), None).await;
         let restored: Vec<_> = restored.iter().map(|item| (&item.key[..], &item.value[..])).collect();
         assert_eq!(restored, [(&b"/c/1"[..], &b"one"[..]), (b"/c/2", b"two")]);
-        let mut again = Importer::new(store);
+        let guard = Compare::ModRevision("/guard".into(), 0);
+        let mut again = Importer::guarded(Arc::clone(&store), guard.clone());
         again.put("/c/1".into(), "lost".into(), None).await.unwrap();
         assert!(matches!(again.finish().await, Err(TransferError::Occupied(_))));
+        put(&store, "/guard", "another").await;
+        let mut late = Importer::guarded(store, guard);
+        late.put("/c/3".into(), "late".into(), None).await.unwrap();
+        assert!(matches!(late.finish().await, Err(TransferError::Unguarded)));
     }
 
     /// Moves a store while somebody writes to it; then nobody can, and both are the same.

@@ -84,7 +84,9 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let service = Arc::new(service);
     settings.access.clone().follow(audit_log, service.clone(), &tasks);
     if let Some(cloud) = &cloud {
-        cloud.run_machines(service.fleet_client("cloud-controller-manager"), &tasks);
+        let (cloud, fleet) = (cloud.clone(), service.fleet_client("cloud-controller-manager"));
+        // Two control machines that order machines for one fleet would order twice.
+        service.while_leading(move |scope| cloud.run_machines(fleet.clone(), scope));
     }
     for address in service.addresses() {
         tracing::info!(%address, data = %settings.data.display(), "serving");

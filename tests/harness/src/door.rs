@@ -88,9 +88,17 @@ impl Door {
     /// # Errors
     /// When there is none to be had.
     pub fn open(&self) -> anyhow::Result<Line> {
-        let mut stream = TcpStream::connect_timeout(&self.address, SILENCE)?;
-        stream.set_read_timeout(Some(SILENCE))?;
-        stream.set_write_timeout(Some(SILENCE))?;
+        self.open_within(SILENCE)
+    }
+
+    /// The same, where no wait may take longer than `time`.
+    ///
+    /// # Errors
+    /// When there is none to be had in time.
+    pub fn open_within(&self, time: Duration) -> anyhow::Result<Line> {
+        let mut stream = TcpStream::connect_timeout(&self.address, time)?;
+        stream.set_read_timeout(Some(time))?;
+        stream.set_write_timeout(Some(time))?;
         stream.set_nodelay(true)?;
         let mut session = ClientConnection::new(self.config.clone(), self.name.clone())?;
         while session.is_handshaking() {
@@ -138,6 +146,36 @@ impl Line {
         self.stream.flush()
     }
 
+    /// From here on no wait may take longer than `time`.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn patience(&self, time: Duration) -> io::Result<()> {
+        self.stream.sock.set_read_timeout(Some(time))?;
+        self.stream.sock.set_write_timeout(Some(time))
+    }
+
+    /// Reads the head of an answer whose body is read piece by piece; its status.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn head(&mut self) -> anyhow::Result<u16> {
+        let head = String::from_utf8(self.until(b"\r\n\r\n")?)?;
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status line")
+    }
+
+    /// Reads the next chunk of a body; empty at its end.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub fn chunk(&mut self) -> anyhow::Result<Vec<u8>> {
+        let line = self.until(b"\r\n")?;
+        let length = usize::from_str_radix(String::from_utf8(line)?.trim(), 16)?;
+        let chunk = self.exactly(length)?;
+        self.exactly(2)?;
+        Ok(chunk)
+    }
+
     /// Reads one answer.
     ///
     /// # Errors
@@ -158,14 +196,12 @@ impl Line {
     fn chunks(&mut self) -> anyhow::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.until(b"\r\n")?;
-            let length = usize::from_str_radix(String::from_utf8(line)?.trim(), 16)?;
-            body.extend(self.exactly(length)?);
-            self.exactly(2)?;
-            ensure!(body.len() <= MAX_ANSWER, "the answer is too large");
-            if length == 0 {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend(chunk);
+            ensure!(body.len() <= MAX_ANSWER, "the answer is too large");
         }
     }
 

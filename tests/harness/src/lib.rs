@@ -1,10 +1,12 @@
 //! A whole Timonel for a test: a service with a data directory, a port, names and address ranges of its own, so that
 //! it stands beside a running `up` and beside other tests; taken down when the test ends, however it ends.
 
+mod control;
 mod door;
 mod load;
 mod plane;
 
+pub use control::ControlMachine;
 pub use door::{Door, Line, Reply};
 pub use load::{Load, Tally};
 pub use plane::Plane;

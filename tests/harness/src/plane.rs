@@ -4,7 +4,7 @@ use crate::{Door, Lacking};
 use anyhow::{Context, ensure};
 use std::{
     env, fs,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,7 +14,9 @@ use std::{
 pub struct Plane {
     programs: PathBuf,
     data: tempfile::TempDir,
-    port: u16,
+    address: SocketAddr,
+    /// More of the environment of everything that runs.
+    settings: Vec<(String, String)>,
 }
 
 impl Plane {
@@ -23,13 +25,27 @@ impl Plane {
     /// # Errors
     /// What this machine lacks.
     pub fn prepare() -> Result<Self, Lacking> {
+        Self::prepare_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same with another address of loopback.
+    ///
+    /// # Errors
+    /// What this machine lacks.
+    pub fn prepare_at(address: Ipv4Addr) -> Result<Self, Lacking> {
         let programs = env::var_os("TIMONEL_BIN").map(PathBuf::from);
         let programs = programs.ok_or_else(|| Lacking("TIMONEL_BIN is not set".to_owned()))?;
         let data = tempfile::Builder::new().prefix("tm-plane-").tempdir_in(&programs);
         let data = data.map_err(|error| Lacking(format!("data directory: {error}")))?;
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.map_err(|error| Lacking(format!("no free port: {error}")))?.port();
-        Ok(Self { programs, data, port })
+        let free = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
+        let address = free.map_err(|error| Lacking(format!("no free port: {error}")))?;
+        Ok(Self { programs, data, address, settings: Vec::new() })
+    }
+
+    /// Gives everything that runs from here on one more variable of its environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     /// Folder of all data.
@@ -41,7 +57,16 @@ impl Plane {
     /// The port that all clusters share.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
+    }
+
+    /// `timonel` with this plane's settings.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("timonel"));
+        command.args(args).env("TIMONEL_DATA", self.data.path()).env("TIMONEL_CLOUD", "none");
+        command.env("TIMONEL_LISTEN", self.address.to_string());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Runs `timonel` with this plane's settings; whether it succeeded, and what it printed on both outputs.
@@ -49,9 +74,7 @@ impl Plane {
     /// # Errors
     /// When it cannot be run.
     pub fn try_timonel(&self, args: &[&str]) -> anyhow::Result<(bool, String)> {
-        let mut command = Command::new(self.programs.join("timonel"));
-        command.args(args).env("TIMONEL_DATA", self.data.path()).env("TIMONEL_CLOUD", "none");
-        command.env("TIMONEL_LISTEN", format!("127.0.0.1:{}", self.port));
+        let mut command = self.command(args);
         let output = command.output().with_context(|| format!("{command:?}"))?;
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         Ok((output.status.success(), text))

@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 7] = [
         "timonel-pki",
         "timonel-images",
         "timonel-fuzz",
+        "timonel-faults",
     ],
     &["timonel-store", "timonel-tunnel", "timonel-cloud-core", "timonel-cel"],
     &[

@@ -6,11 +6,12 @@ use super::{
     view::{AccessFact, ClusterFacts, ClusterPorts, FleetView},
 };
 use crate::{
-    access,
+    access, claim,
     config::{CloudTie, HostedCluster},
     kubeconfig::AdminKubeconfig,
     leader::Leadership,
     port::Port,
+    restore::RestoreError,
     tenant::{Part, Shared, Tenant, TenantSpec},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -151,6 +152,10 @@ pub(crate) async fn run(fleet: Fleet, stores: Stores) {
         fleet.follow_leadership(&view, &mut memory, leads).await;
         let actions = plan(&view, fleet.shared.clock.now());
         let (mut failed, mut again) = (false, false);
+        if leads && let Err(error) = fleet.clear_away(&stores).await {
+            failed = true;
+            tracing::warn!(error = chain(&error), "a restore that did not end is cleared away later");
+        }
         for action in actions {
             if !leads && !matches!(action, Action::Listen(_) | Action::Open(_) | Action::Access(_)) {
                 continue; // the leader does it
@@ -231,7 +236,7 @@ impl Memory {
 impl Fleet {
     fn view(&self, stores: &Stores, memory: &mut Memory) -> FleetView {
         let mut clusters = sorted(&stores.clusters);
-        clusters.retain(|cluster| !crate::restore::is_restoring(cluster));
+        clusters.retain(|cluster| !claim::is_restoring(cluster));
         let machines = sorted(&stores.machines);
         memory.created.retain(|uid, since| {
             let seen = machines.iter().any(|machine| machine.metadata.uid.as_deref() == Some(uid));
@@ -270,6 +275,17 @@ impl Fleet {
             clusters,
             machines,
         }
+    }
+
+    /// Clears away what restores have left that nobody comes back for.
+    async fn clear_away(&self, stores: &Stores) -> Result<(), RestoreError> {
+        let store = self.shared.store.as_ref();
+        for cluster in sorted(&stores.clusters).iter().filter(|cluster| claim::is_restoring(cluster)) {
+            if claim::is_abandoned(store, cluster).await? {
+                claim::clear_away(&self.client, store, &self.shared.secrets, cluster).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn act(&self, action: Action, memory: &mut Memory) -> Result<Done, ActError> {

@@ -8,5 +8,6 @@ mod bad_days;
 mod clock;
 mod endpoint;
 mod isolation;
+mod restoring;
 mod support;
 mod tokens;

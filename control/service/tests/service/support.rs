@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
     pub(crate) service: Service,
-    store: Arc<MemoryStore>,
+    pub(crate) store: Arc<MemoryStore>,
     clock: Clock,
     tasks: Tasks,
 }

@@ -1,12 +1,8 @@
 //! Three real members on loopback, each behind a relay between it and its clients. Everything ends with its handle.
 
-use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    net::TcpListener as StdListener,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use rustix::process::Signal;
+use std::{sync::Arc, time::Duration};
+use timonel_faults::Etcd;
 use timonel_runtime::{Entropy, OnError, Tasks};
 use timonel_store::EtcdConfig;
 use tokio::{
@@ -28,85 +24,39 @@ pub(crate) enum Way {
     Cut,
 }
 
-pub(crate) struct Member {
-    child: Option<Child>,
-    arguments: Vec<String>,
-    way: watch::Sender<Way>,
-}
-
-impl Member {
-    pub(crate) fn start(&mut self) {
-        let program = std::env::var("TIMONEL_ETCD").unwrap_or_else(|_| "etcd".to_owned());
-        let child = Command::new(program).args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.child = Some(child.expect("etcd of the Debian package etcd-server"));
-    }
-
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32)) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-
-    pub(crate) fn relay(&self, way: Way) {
-        self.way.send_replace(way);
-    }
-}
-
 pub(crate) struct Cluster {
-    pub(crate) members: Vec<Member>,
+    etcd: Etcd,
+    /// Ports of the relays, and what each does.
     ports: Vec<u16>,
-    _directory: tempfile::TempDir,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.members.iter_mut().for_each(Member::kill);
-    }
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    ways: Vec<watch::Sender<Way>>,
 }
 
 impl Cluster {
     pub(crate) async fn start(tasks: &Tasks) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let ports = free_ports(2 * MEMBERS);
-        let (clients, peers) = ports.split_at(MEMBERS);
-        let all: Vec<_> = peers.iter().enumerate().map(|(at, port)| format!("m{at}=http://127.0.0.1:{port}")).collect();
-        let mut members = Vec::new();
-        let mut relays = Vec::new();
-        for at in 0..MEMBERS {
-            let (client, peer) = (clients[at], peers[at]);
-            let arguments = vec![
-                format!("--name=m{at}"),
-                format!("--data-dir={}", directory.path().join(format!("m{at}")).display()),
-                format!("--listen-client-urls=http://127.0.0.1:{client}"),
-                format!("--advertise-client-urls=http://127.0.0.1:{client}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-                format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
-                format!("--initial-cluster={}", all.join(",")),
-                "--heartbeat-interval=50".into(),
-                "--election-timeout=500".into(),
-                "--pre-vote".into(),
-                "--logger=zap".into(),
-                "--log-level=error".into(),
-            ];
-            let (way, ways) = watch::channel(Way::Open);
-            relays.push(relay(client, ways, tasks).await);
-            let mut member = Member { child: None, arguments, way };
-            member.start();
-            members.push(member);
+        let etcd = Etcd::start(MEMBERS).expect("etcd of the Debian package etcd-server");
+        let (mut ports, mut ways) = (Vec::new(), Vec::new());
+        for port in etcd.ports() {
+            let (way, told) = watch::channel(Way::Open);
+            ports.push(relay(port, told, tasks).await);
+            ways.push(way);
         }
-        Self { members, ports: relays, _directory: directory }
+        Self { etcd, ports, ways }
+    }
+
+    pub(crate) fn restart(&mut self, at: usize) {
+        self.etcd.restart(at).unwrap();
+    }
+
+    pub(crate) fn kill(&mut self, at: usize) {
+        self.etcd.kill(at);
+    }
+
+    pub(crate) fn signal(&self, at: usize, signal: Signal) {
+        self.etcd.signal(at, signal);
+    }
+
+    pub(crate) fn relay(&self, at: usize, way: Way) {
+        self.ways[at].send_replace(way);
     }
 
     /// How a client reaches the members, beginning with the one at `first`.

@@ -8,12 +8,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod cluster;
-mod history;
 
 use bytes::Bytes;
 use cluster::{Cluster, MEMBERS, Way};
 use futures::{StreamExt, future::join_all};
-use history::{Call, Kind, State};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use std::{
@@ -21,6 +19,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+use timonel_faults::{Call, Kind, State, check};
 use timonel_runtime::{Entropy, Tasks};
 use timonel_store::{
     Compare, EtcdStore, Event, EventKind, KeyRange, Op, RangeRequest, Revision, Store, StoreError, Txn, TxnResult,
@@ -160,27 +159,26 @@ async fn faults(cluster: &mut Cluster, entropy: &Entropy, end: Instant) -> Vec<S
         let member = entropy.below(MEMBERS as u64) as usize;
         let (fault, time) = (entropy.below(5), some(200, 2_200));
         told.push(format!("{member}:{fault}:{}ms", time.as_millis()));
-        let hurt = &mut cluster.members[member];
         match fault {
             0 | 1 => {
-                hurt.kill();
+                cluster.kill(member);
                 sleep(time / 2).await;
-                hurt.start();
+                cluster.restart(member);
             }
             2 => {
-                hurt.signal(Signal::STOP);
+                cluster.signal(member, Signal::STOP);
                 sleep(time).await;
-                hurt.signal(Signal::CONT);
+                cluster.signal(member, Signal::CONT);
             }
             3 => {
-                hurt.relay(Way::Held);
+                cluster.relay(member, Way::Held);
                 sleep(time).await;
-                hurt.relay(Way::Open);
+                cluster.relay(member, Way::Open);
             }
             _ => {
-                hurt.relay(Way::Cut);
+                cluster.relay(member, Way::Cut);
                 sleep(time / 2).await;
-                hurt.relay(Way::Open);
+                cluster.relay(member, Way::Open);
             }
         }
         // The quorum must be whole again before the next member is hurt.
@@ -293,7 +291,7 @@ async fn one_run(seed: u64, seconds: u64, gap_ms: u64) {
     let mut calls = 0;
     for (key, history) in run.calls.lock().iter() {
         calls += history.len();
-        if let Err(call) = history::check(history) {
+        if let Err(call) = check(history) {
             panic!("seed {seed}: key {key}: nothing explains {call:?}; faults {told:?}");
         }
     }

@@ -4,25 +4,35 @@
 use std::collections::HashSet;
 
 /// What a key holds: values are unique in a history.
-pub(crate) type State = Option<u64>;
+pub type State = Option<u64>;
 
 /// One call and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Read this.
     Read(State),
     /// Set without a condition.
     Put(u64),
     /// Set (or deleted) if the key held `expect`; whether it did, unless nobody knows.
-    Swap { expect: State, new: State, held: Option<bool> },
+    Swap {
+        /// What it had to hold.
+        expect: State,
+        /// What it was to hold then.
+        new: State,
+        /// Whether it did.
+        held: Option<bool>,
+    },
 }
 
 /// A call in time. Without an end nobody knows whether it took effect, or ever will.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Call {
-    pub(crate) start: u64,
-    pub(crate) end: Option<u64>,
-    pub(crate) kind: Kind,
+pub struct Call {
+    /// When it was sent.
+    pub start: u64,
+    /// When it was answered.
+    pub end: Option<u64>,
+    /// What it was.
+    pub kind: Kind,
 }
 
 /// Most calls under way at once, those without an end included.
@@ -63,8 +73,14 @@ fn linearize(start: Configuration, slot: usize, pending: &[Option<Kind>], out: &
     }
 }
 
-/// Whether one order of all calls explains every answer; else the call whose answer nothing explains.
-pub(crate) fn check(calls: &[Call]) -> Result<(), Call> {
+/// Whether one order of all calls explains every answer.
+///
+/// # Errors
+/// The call whose answer nothing explains.
+///
+/// # Panics
+/// When too many calls were under way at once.
+pub fn check(calls: &[Call]) -> Result<(), Call> {
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for (at, call) in calls.iter().enumerate() {
         events.push((call.start, false, at));
@@ -95,38 +111,43 @@ pub(crate) fn check(calls: &[Call]) -> Result<(), Call> {
     Ok(())
 }
 
-#[test]
-fn histories() {
-    let call = |start, end, kind| Call { start, end: (end > 0).then_some(end), kind };
-    let swap = |expect, new, held| Kind::Swap { expect, new, held };
-    let (put, read) = (Kind::Put, Kind::Read);
-    let cases = [
-        ("in turn", vec![call(1, 2, put(1)), call(3, 4, read(Some(1)))], true),
-        ("stale read", vec![call(1, 2, put(1)), call(3, 4, put(2)), call(5, 6, read(Some(1)))], false),
-        ("lost write", vec![call(1, 2, put(1)), call(3, 4, read(None))], false),
-        ("under way", vec![call(1, 9, put(1)), call(2, 3, read(None)), call(4, 5, read(Some(1)))], true),
-        ("back again", vec![call(1, 9, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
-        ("never known", vec![call(1, 0, put(1)), call(2, 3, read(None)), call(4, 5, read(Some(1)))], true),
-        ("never known, undone", vec![call(1, 0, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
-        (
-            "both swapped",
-            vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(true)))],
-            false,
-        ),
-        (
-            "one swapped",
-            vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(false)))],
-            true,
-        ),
-        ("refused for nothing", vec![call(1, 2, swap(None, Some(1), Some(false)))], false),
-        ("swap unknown", vec![call(1, 0, swap(None, Some(1), None)), call(2, 3, read(Some(1)))], true),
-        (
-            "deleted",
-            vec![call(1, 2, put(1)), call(3, 4, swap(Some(1), None, Some(true))), call(5, 6, read(None))],
-            true,
-        ),
-    ];
-    for (name, calls, good) in cases {
-        assert_eq!(check(&calls).is_ok(), good, "{name}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histories() {
+        let call = |start, end, kind| Call { start, end: (end > 0).then_some(end), kind };
+        let swap = |expect, new, held| Kind::Swap { expect, new, held };
+        let (put, read) = (Kind::Put, Kind::Read);
+        let cases = [
+            ("in turn", vec![call(1, 2, put(1)), call(3, 4, read(Some(1)))], true),
+            ("stale read", vec![call(1, 2, put(1)), call(3, 4, put(2)), call(5, 6, read(Some(1)))], false),
+            ("lost write", vec![call(1, 2, put(1)), call(3, 4, read(None))], false),
+            ("under way", vec![call(1, 9, put(1)), call(2, 3, read(None)), call(4, 5, read(Some(1)))], true),
+            ("back again", vec![call(1, 9, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
+            ("never known", vec![call(1, 0, put(1)), call(2, 3, read(None)), call(4, 5, read(Some(1)))], true),
+            ("never known, undone", vec![call(1, 0, put(1)), call(2, 3, read(Some(1))), call(4, 5, read(None))], false),
+            (
+                "both swapped",
+                vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(true)))],
+                false,
+            ),
+            (
+                "one swapped",
+                vec![call(1, 5, swap(None, Some(1), Some(true))), call(2, 6, swap(None, Some(2), Some(false)))],
+                true,
+            ),
+            ("refused for nothing", vec![call(1, 2, swap(None, Some(1), Some(false)))], false),
+            ("swap unknown", vec![call(1, 0, swap(None, Some(1), None)), call(2, 3, read(Some(1)))], true),
+            (
+                "deleted",
+                vec![call(1, 2, put(1)), call(3, 4, swap(Some(1), None, Some(true))), call(5, 6, read(None))],
+                true,
+            ),
+        ];
+        for (name, calls, good) in cases {
+            assert_eq!(check(&calls).is_ok(), good, "{name}");
+        }
     }
 }
