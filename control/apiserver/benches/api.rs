@@ -63,6 +63,8 @@ impl World {
             nodes: None,
             local_destinations: Vec::new(),
             front_proxy: None,
+            apart: Vec::new(),
+            health: Vec::new(),
         };
         let server = ApiServer::new(config, &tasks).await.expect("a server");
         let world = Self { server, next: AtomicU64::new(0), _tasks: tasks };

@@ -35,6 +35,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         nodes: None,
         local_destinations: Vec::new(),
         front_proxy: None,
+        apart: Vec::new(),
+        health: Vec::new(),
     };
     let server = ApiServer::new(config, &tasks).await?;
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;

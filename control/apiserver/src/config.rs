@@ -8,12 +8,13 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use rustls::{client::ResolvesClientCert, pki_types::CertificateDer};
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::{Arc, OnceLock},
 };
-use timonel_api::Scheme;
+use timonel_api::{GroupResource, Scheme};
 use timonel_pki::KeyRing;
 use timonel_runtime::{Clock, Entropy};
 use timonel_store::Store;
@@ -25,6 +26,10 @@ pub struct Config {
     pub scheme: Arc<Scheme>,
     /// Where its objects are.
     pub store: Arc<dyn Store>,
+    /// Where objects of some resources are instead.
+    pub apart: Vec<Apart>,
+    /// What the health endpoints check beside the server itself.
+    pub health: Vec<Arc<dyn HealthCheck>>,
     /// What all its keys in the store start with.
     pub prefix: Bytes,
     /// The time.
@@ -52,6 +57,25 @@ pub struct Config {
     pub local_destinations: Vec<IpNet>,
     /// What extension API servers are shown, so that they believe who the user of a request is.
     pub front_proxy: Option<Arc<dyn ResolvesClientCert>>,
+}
+
+/// Resources whose objects lie in a store of their own, under the same keys. Services and their addresses cannot: they
+/// change in one transaction with what they are given.
+#[derive(Clone, Debug)]
+pub struct Apart {
+    /// Which.
+    pub resources: BTreeSet<GroupResource>,
+    /// Where.
+    pub store: Arc<dyn Store>,
+}
+
+/// Something that the server depends on.
+pub trait HealthCheck: fmt::Debug + Send + Sync + 'static {
+    /// Its name at the health endpoints; `None` while there is nothing to check.
+    fn name(&self) -> Option<String>;
+
+    /// Whether it is well.
+    fn is_well(&self) -> bool;
 }
 
 impl fmt::Debug for dyn NodeConnector {

@@ -36,7 +36,7 @@ pub use audit::{AuditConfig, AuditLog, AuditWebhook, Policy as AuditPolicy};
 pub use authn::TokenWebhookConfig;
 pub use authz::files_of_authorization;
 pub use body::{Body, BodyError};
-pub use config::{Caller, Config, Peer};
+pub use config::{Apart, Caller, Config, HealthCheck, Peer};
 pub use connect::unchecked_tls;
 pub use connection::{Activity, Connection, ConnectionError, Front};
 pub use in_process::InProcess;

@@ -9,7 +9,7 @@ use crate::{
     authz::{Answers, Authorizers, Rbac},
     body::Body,
     cache::{Cache, CacheError},
-    config::{Caller, Config},
+    config::{Caller, Config, HealthCheck},
     custom,
     dial::Reach,
     discovery,
@@ -76,6 +76,7 @@ pub struct ApiServer {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) health: Vec<Arc<dyn HealthCheck>>,
     pub(crate) committer: Committer,
     pub(crate) resources: ArcSwap<Resources>,
     /// Numbers for views of custom resources, after those of the built-in ones.
@@ -117,7 +118,7 @@ impl ApiServer {
     /// When the store fails.
     pub async fn new(config: Config, tasks: &Tasks) -> Result<Arc<Self>, StartError> {
         let Config { scheme, store, prefix, clock, entropy, .. } = &config;
-        let cache = Cache::start(store.clone(), prefix.clone(), registry::index_field, tasks).await?;
+        let cache = Cache::start(store.clone(), &config.apart, prefix.clone(), registry::index_field, tasks).await?;
         let resources = Resources::new(scheme, &cache);
         let services = Services {
             ranges: config.service_ranges.clone(),
@@ -140,7 +141,7 @@ impl ApiServer {
         let server = Arc::new(Self {
             clock: clock.clone(),
             entropy: entropy.clone(),
-            committer: Committer { store: store.clone(), cache: cache.clone(), metrics: metrics.store() },
+            committer: Committer { cache: cache.clone(), metrics: metrics.store() },
             next_view: AtomicU32::new(u32::try_from(scheme.resources().len()).unwrap_or(u32::MAX)),
             resources: ArcSwap::from_pointee(resources),
             settling: Mutex::default(),
@@ -154,9 +155,10 @@ impl ApiServer {
             validating_policies: PolicyIndex::new("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
             type_checks: AtomicBool::new(false),
             lookup,
-            events: Events::new(store.clone(), config.event_ttl_seconds),
+            events: Events::new(cache.place_of(&registry::events_resource()).store().clone(), config.event_ttl_seconds),
             services,
             cache,
+            health: config.health.clone(),
             fairness: Fairness::new(clock.clone(), metrics.registry()),
             metrics,
             limits: Limits::default(),

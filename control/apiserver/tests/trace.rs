@@ -30,6 +30,8 @@ async fn server(tasks: &Tasks) -> Arc<ApiServer> {
         nodes: None,
         local_destinations: Vec::new(),
         front_proxy: None,
+        apart: Vec::new(),
+        health: Vec::new(),
     };
     ApiServer::new(config, tasks).await.unwrap()
 }

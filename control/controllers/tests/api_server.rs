@@ -43,6 +43,8 @@ impl Cluster {
             nodes: None,
             local_destinations: Vec::new(),
             front_proxy: None,
+            apart: Vec::new(),
+            health: Vec::new(),
         };
         let server = ApiServer::new(config, &tasks).await.expect("the server starts");
         let client = |name| kube::Client::new(InProcess::new(Arc::clone(&server), Caller::internal(name)), "default");

@@ -117,6 +117,12 @@ impl Encryption {
         self.rules.load().plugins.values().try_for_each(|plugin| plugin.check())
     }
 
+    /// Whether the configuration names key-management plugins.
+    #[must_use]
+    pub fn has_plugins(&self) -> bool {
+        !self.rules.load().plugins.is_empty()
+    }
+
     /// Asks every plugin for its state now, instead of at the next turn.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 use crate::{
     config::StoreOpener,
     keys, layout,
+    places::{Places, Route},
     restore::{self, Backup, RestoreError},
     secrets::{SecretError, Secrets},
     tenant::Tenant,
@@ -17,10 +18,9 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
 use timonel_apiserver::{Body, Caller};
-use timonel_encryption::EncryptedStore;
 use timonel_fleet::Cluster;
 use timonel_runtime::{Clock, Entropy};
-use timonel_store::{GatedStore, KeyRange, Store, TransferError, export, migrate};
+use timonel_store::{Targets, TransferError, export, migrate};
 
 /// What every path of this module starts with.
 pub(crate) const PREFIX: &str = "/timonel/v1/";
@@ -67,8 +67,7 @@ fn refused<T>(status: StatusCode, why: impl ToString) -> Result<T, AdminError> {
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) fleet: Client,
-    pub(crate) raw: GatedStore,
-    pub(crate) sealed: Option<EncryptedStore<GatedStore>>,
+    pub(crate) places: Places,
     pub(crate) secrets: Secrets,
     pub(crate) opener: Option<Arc<dyn StoreOpener>>,
     pub(crate) data: PathBuf,
@@ -86,6 +85,9 @@ impl std::fmt::Debug for Admin {
 #[serde(deny_unknown_fields)]
 struct Migrate {
     to: String,
+    /// Resources that are to be kept apart there, each `GROUP/RESOURCE#ADDRESS`.
+    #[serde(default)]
+    overrides: Vec<String>,
 }
 
 impl Admin {
@@ -157,7 +159,8 @@ impl Admin {
     async fn backup(&self, project: &str, name: &str) -> Result<Response<Body>, AdminError> {
         let cluster = Api::<Cluster>::namespaced(self.fleet.clone(), project).get(name).await?;
         let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let revision = self.raw.revision().await.map_err(TransferError::from)?;
+        let sources = self.places.sources().await.map_err(TransferError::from)?;
+        let revision = sources.first().map_or(0, |source| source.revision);
         let mut spec = cluster.spec;
         spec.network = cluster.status.map(|status| status.network).unwrap_or(spec.network);
         let header = Backup {
@@ -170,8 +173,7 @@ impl Admin {
             keys: self.secrets.sealed(&keys::name(&uid)).await?,
         };
         let header = serde_json::to_vec(&header).or_else(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-        let raw: Arc<dyn Store> = Arc::new(self.raw.clone());
-        let parts = export(raw, layout::cluster(&uid).into(), &header, revision);
+        let parts = export(sources, layout::cluster(&uid).into(), &header);
         let body = StreamBody::new(Box::pin(parts.map_ok(Frame::data)));
         let mut response = Response::new(Body::new(body));
         let kind = header::HeaderValue::from_static("application/octet-stream");
@@ -199,10 +201,9 @@ impl Admin {
     }
 
     async fn rewrite(&self) -> Result<Response<Body>, AdminError> {
-        let Some(sealed) = &self.sealed else {
+        let Some(done) = self.places.rewrite().await.map_err(TransferError::from)? else {
             return refused(StatusCode::CONFLICT, "no encryption is configured: --encryption-provider-config");
         };
-        let done = sealed.rewrite(KeyRange::all()).await.map_err(TransferError::from)?;
         tracing::info!(objects = done.objects, rewritten = done.rewritten, "sealed anew");
         Ok(json(&serde_json::json!({"objects": done.objects, "rewritten": done.rewritten})))
     }
@@ -214,14 +215,19 @@ impl Admin {
         let Some(opener) = &self.opener else {
             return refused(StatusCode::CONFLICT, "no other store can be opened here");
         };
-        let target = opener.open(&asked.to).await.or_else(|error| refused(StatusCode::BAD_REQUEST, error))?;
-        let moved = migrate(&self.raw, target).await?;
+        let bad = |why: String| AdminError::Refused(StatusCode::BAD_REQUEST, why);
+        let mut stores = vec![opener.open(&asked.to).await.map_err(bad)?];
+        let apart = opener.open_apart(&asked.overrides).await.map_err(bad)?;
+        let route = Route::new(&apart).map_err(|error| bad(error.to_string()))?;
+        stores.extend(apart.into_iter().map(|apart| apart.store));
+        let targets = Targets { stores, route: Arc::new(move |key| route.of(key)) };
+        let moved = migrate(&self.places.moving(), &targets).await?;
         tracing::warn!(
             keys = moved.keys,
             to = asked.to,
             "the store has moved: this server reads on, and writes no more"
         );
-        Ok(json(&serde_json::json!({"keys": moved.keys, "revision": moved.revision})))
+        Ok(json(&serde_json::json!({"keys": moved.keys})))
     }
 }
 

@@ -2,7 +2,7 @@
 //! half-made cluster is somebody's; without it nobody comes back for it, and the leader clears it away. Every write of
 //! a restore holds only while its claim does, so that one that was thought dead changes nothing any more.
 
-use crate::{keys, layout, restore::RestoreError, secrets::Secrets};
+use crate::{keys, layout, places::Places, restore::RestoreError, secrets::Secrets};
 use bytes::Bytes;
 use kube::{
     Api, Client, ResourceExt,
@@ -81,7 +81,7 @@ pub(crate) fn is_restoring(cluster: &Cluster) -> bool {
 }
 
 /// Whether nobody comes back for a cluster whose data is being put in place.
-pub(crate) async fn is_abandoned(store: &(impl Store + ?Sized), cluster: &Cluster) -> Result<bool, StoreError> {
+pub(crate) async fn is_abandoned(store: &impl Store, cluster: &Cluster) -> Result<bool, StoreError> {
     let Some(claim) = cluster.annotations().get(RESTORING) else { return Ok(false) };
     let request = RangeRequest { range: KeyRange::key(key(claim)), revision: None, limit: 1 };
     Ok(claim == ABANDONED || store.range(request).await?.items.is_empty())
@@ -102,7 +102,7 @@ pub(crate) async fn let_go(clusters: &Api<Cluster>, name: &str, claim: &Claim) -
 /// When it cannot be done now: it is done again.
 pub(crate) async fn clear_away(
     fleet: &Client,
-    store: &(impl Store + ?Sized),
+    places: &Places,
     secrets: &Secrets,
     cluster: &Cluster,
 ) -> Result<(), RestoreError> {
@@ -120,7 +120,7 @@ pub(crate) async fn clear_away(
         cluster.annotations_mut().insert(RESTORING.to_owned(), ABANDONED.to_owned());
     })
     .await?;
-    timonel_store::delete_prefix(store, layout::cluster(&uid)).await?;
+    places.delete_prefix(&layout::cluster(&uid)).await?;
     keys::forget(secrets, &uid).await?;
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let how = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };

@@ -3,7 +3,7 @@
 use crate::join::IdentityVerifier;
 use ipnet::IpNet;
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
-use timonel_apiserver::AccessConfig;
+use timonel_apiserver::{AccessConfig, Apart};
 use timonel_encryption::Encryption;
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_store::Store;
@@ -13,6 +13,8 @@ use timonel_store::Store;
 pub struct ServiceConfig {
     /// Where all clusters live.
     pub store: Arc<dyn Store>,
+    /// Where objects of some resources live instead.
+    pub apart: Vec<Apart>,
     /// The store serves other control machines too: one of them leads, elected with these times.
     pub election: Option<LeaderTimes>,
     /// Opens the store that this one is to move to; without it it cannot.
@@ -63,6 +65,12 @@ pub trait StoreOpener: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// Why it cannot, for the operator.
     async fn open(&self, address: &str) -> Result<Arc<dyn Store>, String>;
+
+    /// Opens what `overrides` say, each `GROUP/RESOURCE#ADDRESS`.
+    ///
+    /// # Errors
+    /// Why it cannot, for the operator.
+    async fn open_apart(&self, overrides: &[String]) -> Result<Vec<Apart>, String>;
 }
 
 /// How an elected leader keeps its place. Times must grow in the order of the fields.

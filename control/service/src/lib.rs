@@ -21,6 +21,7 @@ mod layout;
 mod leader;
 mod nodes;
 mod peers;
+mod places;
 mod port;
 mod restore;
 mod secrets;
@@ -29,7 +30,7 @@ mod signer;
 mod tenant;
 
 pub use timonel_apiserver::{
-    AccessConfig, AccessFiles, AuditConfig, AuditLog, AuditWebhook, FileError, TokenWebhookConfig,
+    AccessConfig, AccessFiles, Apart, AuditConfig, AuditLog, AuditWebhook, FileError, TokenWebhookConfig,
     files_of_authorization,
 };
 
@@ -38,6 +39,7 @@ pub use fleet::{AccessFact, Action, ClusterFacts, ClusterPorts, FleetView, Reaso
 pub use join::{IdentityVerifier, InstanceIdentity, Refusal, decide, settings};
 pub use keys::KeyError;
 pub use kubeconfig::{KubeconfigError, context};
+pub use places::PlaceError;
 pub use secrets::{SecretError, Secrets};
 pub use service::{Service, ServiceError};
 pub use tenant::TenantError;

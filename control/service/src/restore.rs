@@ -5,6 +5,7 @@ use crate::{
     admin::Admin,
     claim::{self, Claim, RESTORING},
     keys, layout,
+    places::Place,
     secrets::SecretError,
 };
 use bytes::Bytes;
@@ -123,14 +124,15 @@ pub(crate) async fn restore(
     backup: Backup,
 ) -> Result<(String, u64), RestoreError> {
     let clusters = Api::<Cluster>::namespaced(admin.fleet.clone(), project);
-    let claim = Claim::take(&admin.raw, admin.entropy.suffix(CLAIM_LETTERS)).await?;
+    let raw = &admin.places.first().raw;
+    let claim = Claim::take(raw, admin.entropy.suffix(CLAIM_LETTERS)).await?;
     let mut cluster = Cluster::new(project, name, spec(admin, &backup).await?);
     cluster.annotations_mut().insert(RESTORING.into(), claim.name.clone());
     let created = clusters.create(&PostParams::default(), &cluster).await?;
     let uid = created.uid().unwrap_or_default();
     let filled = tokio::select! {
         filled = fill(admin, &uid, keep_keys, spool, &backup, &claim) => filled,
-        lost = claim.keep(&admin.raw) => Err(lost.into()),
+        lost = claim.keep(raw) => Err(lost.into()),
     };
     let done = match filled {
         Ok(count) => claim::let_go(&clusters, name, &claim).await.map(|()| count),
@@ -144,13 +146,13 @@ pub(crate) async fn restore(
         Err(error) => {
             // Nobody has opened it: what was put so far goes, and nothing else was there. What is left now the leader
             // clears away later, as nobody claims it.
-            if let Err(left) = claim::clear_away(&admin.fleet, &admin.raw, &admin.secrets, &created).await {
+            if let Err(left) = claim::clear_away(&admin.fleet, &admin.places, &admin.secrets, &created).await {
                 tracing::warn!(%left, cluster = name, "a failed restore is cleared away later");
             }
             Err(error)
         }
     };
-    claim.release(&admin.raw).await;
+    claim.release(raw).await;
     restored
 }
 
@@ -179,7 +181,10 @@ async fn fill(
     claim: &Claim,
 ) -> Result<u64, RestoreError> {
     let (from, to) = (layout::cluster(&backup.uid), layout::cluster(uid));
-    let mut importer = Importer::guarded(admin.raw.clone(), claim.guard());
+    // The claim lies in the first store: what is kept apart is cleared away with the rest if it is lost.
+    let importer = |place: &Place| Importer::new(place.raw.clone());
+    let mut importers: Vec<_> = admin.places.all().iter().map(importer).collect();
+    importers[0] = Importer::guarded(admin.places.first().raw.clone(), claim.guard());
     let mut file = fs::File::open(spool).await?;
     let mut reader = ArchiveReader::default();
     let mut piece = vec![0; PIECE_BYTES];
@@ -192,18 +197,24 @@ async fn fill(
         while let Some(part) = reader.part()? {
             let ArchivePart::Record(key, stored) = part else { continue };
             let (old, new) = (join(&from, &key), join(&to, &key));
-            let value = match &admin.sealed {
+            let at = admin.places.route.of(&new);
+            let value = match &admin.places.all()[at].sealed {
                 Some(sealed) => sealed.move_value(&old, &new, &stored).await?,
                 None => stored,
             };
-            importer.put(new, value, None).await?;
+            importers[at].put(new, value, None).await?;
         }
     }
     reader.finish()?;
     if let Some(sealed) = backup.keys.as_ref().filter(|_| keep_keys) {
         admin.secrets.put_sealed(&keys::name(&backup.uid), sealed, &keys::name(uid)).await?;
     }
-    Ok(importer.finish().await?)
+    let mut count = 0;
+    // The guarded one last: as long as it can be finished, nobody has cleared away the others' keys.
+    for importer in importers.into_iter().rev() {
+        count += importer.finish().await?;
+    }
+    Ok(count)
 }
 
 fn join(prefix: &str, key: &[u8]) -> Bytes {

@@ -8,9 +8,9 @@ use crate::{
     fleet::{self, Fleet, Stores},
     joining::Joining,
     kubeconfig::{AdminKubeconfig, KubeconfigError},
-    layout,
     leader::{Leadership, while_leading},
     peers::{PeerPort, Peers},
+    places::{PlaceError, Places},
     port::Port,
     restore,
     secrets::{SecretError, Secrets},
@@ -24,10 +24,9 @@ use std::{
     time::Duration,
 };
 use timonel_api::{Scheme, TableError, Tables};
-use timonel_apiserver::{AccessConfig, FileError};
-use timonel_encryption::EncryptedStore;
+use timonel_apiserver::{AccessConfig, FileError, HealthCheck};
+use timonel_encryption::Encryption;
 use timonel_runtime::{OnError, Tasks};
-use timonel_store::{GatedStore, Store};
 use tokio::net::TcpListener;
 
 /// The fleet's UID: it exists once in a store, and always.
@@ -59,6 +58,9 @@ pub enum ServiceError {
     /// The kubeconfig.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
+    /// The stores.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The port.
     #[error("listening on {address}: another program has it, or it is not an address of this machine")]
     Listen {
@@ -91,16 +93,12 @@ impl Service {
         let first = addresses.first().map(|address| reachable(*address)).unwrap_or_default();
         let node_endpoint = if config.node_endpoint.is_empty() { first.clone() } else { config.node_endpoint.clone() };
         let public_endpoint = if config.public_endpoint.is_empty() { first } else { config.public_endpoint.clone() };
-        let raw = GatedStore::new(config.store.clone());
-        let sealed = config.encryption.map(|how| EncryptedStore::new(raw.clone(), how, layout::resource_of));
-        let store: Arc<dyn Store> = match &sealed {
-            Some(sealed) => Arc::new(sealed.clone()),
-            None => Arc::new(raw.clone()),
-        };
+        let places = Places::new(config.store.clone(), config.apart, config.encryption.as_ref())?;
         restore::forget_spools(&config.data);
-        let secrets = Secrets::open(Arc::new(raw.clone()), &config.data.join(MASTER_KEY))?;
+        let secrets = Secrets::open(Arc::new(places.first().raw.clone()), &config.data.join(MASTER_KEY))?;
         let shared = Shared {
-            store,
+            places: places.clone(),
+            health: config.encryption.iter().map(|how| Arc::new(KeyManagement(how.clone())) as _).collect(),
             secrets,
             clock: config.clock.clone(),
             entropy: config.entropy.clone(),
@@ -126,8 +124,7 @@ impl Service {
         };
         let admin = Admin {
             fleet: client.clone(),
-            raw,
-            sealed,
+            places,
             secrets: shared.secrets.clone(),
             opener: config.opener,
             data: config.data.clone(),
@@ -206,6 +203,20 @@ impl Service {
     /// Stops: no new connections, what is under way ends, then the rest is cut.
     pub async fn stop(&self) -> bool {
         self.tasks.shutdown(DRAIN).await
+    }
+}
+
+/// Whether objects can be sealed, for the health endpoints; told while the configuration names a key-management plugin.
+#[derive(Debug)]
+struct KeyManagement(Arc<Encryption>);
+
+impl HealthCheck for KeyManagement {
+    fn name(&self) -> Option<String> {
+        self.0.has_plugins().then(|| "kms-providers".to_owned())
+    }
+
+    fn is_well(&self) -> bool {
+        self.0.check().is_ok()
     }
 }
 

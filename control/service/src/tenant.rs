@@ -8,6 +8,7 @@ use crate::{
     keys::{self, KeyError},
     nodes::Nodes,
     peers::Peers,
+    places::Places,
     secrets::Secrets,
     signer::Signer,
 };
@@ -24,15 +25,14 @@ use std::{
 };
 use timonel_api::Scheme;
 use timonel_apiserver::{
-    ApiServer, Caller, Config, Connection, InProcess, Peer, StartError, authn::AuthnConfig, streams::NodeConnector,
-    unchecked_tls,
+    ApiServer, Caller, Config, Connection, HealthCheck, InProcess, Peer, StartError, authn::AuthnConfig,
+    streams::NodeConnector, unchecked_tls,
 };
 use timonel_controllers::{ControllersConfig, NodeRanges};
 use timonel_fleet::{NodeSettings, PEER_ALPN, TUNNEL_ALPN};
 use timonel_pki::{ClusterPki, ClusterPkiSpec, KeyRing, PkiError};
 use timonel_runtime::{Clock, Entropy, OnError, Tasks, export_metrics};
 use timonel_scheduler::SchedulerConfig;
-use timonel_store::Store;
 use timonel_tunnel::{Incoming, StreamHandler, Target, TunnelServer};
 use tokio_rustls::TlsAcceptor;
 
@@ -81,7 +81,9 @@ pub enum TenantError {
 /// What all clusters of a process share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) places: Places,
+    /// What the health endpoints check beside the cluster itself.
+    pub(crate) health: Vec<Arc<dyn HealthCheck>>,
     pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
@@ -351,7 +353,7 @@ fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Optio
     let issuer = format!("https://kubernetes.default.svc.{DOMAIN}");
     Config {
         scheme: spec.scheme.clone(),
-        store: shared.store.clone(),
+        store: shared.places.first().opened(),
         prefix: format!("/clusters/{}/", spec.uid).into(),
         clock: shared.clock.clone(),
         entropy: shared.entropy.clone(),
@@ -371,6 +373,8 @@ fn api_config(shared: &Shared, spec: &TenantSpec, keys: KeyRing, services: Optio
         nodes: services.map(|_| Arc::new(nodes) as Arc<dyn NodeConnector>),
         local_destinations: local_destinations(shared, spec),
         front_proxy: None,
+        apart: shared.places.apart().to_vec(),
+        health: shared.health.clone(),
     }
 }
 

@@ -92,6 +92,7 @@ async fn machine(etcd: &Etcd, address: &str) -> Machine {
     let store = EtcdStore::open(config, &tasks).await.unwrap();
     let config = ServiceConfig {
         store: Arc::new(store.clone()),
+        apart: Vec::new(),
         election: Some(TIMES),
         encryption: None,
         opener: None,

@@ -146,10 +146,15 @@ impl std::fmt::Display for PortRange {
 /// Where objects are kept.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StoreArgs {
-    /// `embedded`, or `etcd://HOST:PORT,.../PREFIX`: any number of control machines may share one, with the same
+    /// `embedded`, `embedded:DIRECTORY`, or `etcd://HOST:PORT,.../PREFIX`: any number of control machines may share one, with the same
     /// `master.key` in their data directories.
     #[arg(long, env = "TIMONEL_STORE")]
     pub(crate) store: Option<String>,
+    /// Objects of a resource that lie in another store: `GROUP/RESOURCE#STORE`, such as
+    /// `/events#etcd://HOST:PORT,.../PREFIX` (the core group is empty); may be given several times, or several with `;`
+    /// between. The other store is reached with the same certificates and user.
+    #[arg(long, env = "TIMONEL_STORE_OVERRIDES", value_delimiter = ';')]
+    pub(crate) store_overrides: Vec<String>,
     /// Certificate of the authority of etcd's members (PEM file): TLS.
     #[arg(long, env = "TIMONEL_ETCD_CA")]
     pub(crate) etcd_ca: Option<PathBuf>,
@@ -343,6 +348,10 @@ pub(crate) enum KeepingVerb {
         /// server's certificates for etcd.
         #[arg(long)]
         to: String,
+        /// Objects of a resource that go to a store of their own, `GROUP/RESOURCE#STORE`, as `--store-overrides` says it.
+        /// Without any, what the server keeps apart comes together.
+        #[arg(long, value_delimiter = ';')]
+        to_overrides: Vec<String>,
     },
     /// Seal every object anew that lies in the store otherwise than the encryption configuration says today.
     Rewrite,

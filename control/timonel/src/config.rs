@@ -3,7 +3,7 @@
 use crate::{
     access::AccessArgs,
     cli::{CloudChoice, DataArgs, PortRange, ServerArgs},
-    storage::{EtcdFiles, StoreChoice},
+    storage::{EtcdFiles, Override, StoreChoice},
 };
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
@@ -33,6 +33,8 @@ struct File {
     local_destinations: Vec<IpNet>,
     store: Option<String>,
     #[serde(default)]
+    store_overrides: Vec<String>,
+    #[serde(default)]
     etcd: EtcdFiles,
     encryption_provider_config: Option<PathBuf>,
     #[serde(default)]
@@ -60,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) direct_nodes: Vec<IpNet>,
     pub(crate) local_destinations: Vec<IpNet>,
     pub(crate) store: StoreChoice,
+    pub(crate) overrides: Vec<Override>,
     pub(crate) encryption: Option<PathBuf>,
     pub(crate) access: AccessArgs,
     pub(crate) cloud: Option<CloudChoice>,
@@ -81,6 +84,8 @@ impl Settings {
         let listen =
             if listen.is_empty() { vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))] } else { listen };
         let store = StoreChoice::new(&args.store, file.store.as_deref(), &file.etcd)?;
+        let flags = &args.store.store_overrides;
+        let overrides = store.overrides(if flags.is_empty() { &file.store_overrides } else { flags })?;
         let data = args.data.data.clone().or(file.data);
         let data = std::path::absolute(data.unwrap_or_else(default_data)).context("data directory")?;
         Ok(Self {
@@ -92,6 +97,7 @@ impl Settings {
             direct_nodes: either(&args.direct_nodes, file.direct_nodes),
             local_destinations: either(&args.local_destinations, file.local_destinations),
             store,
+            overrides,
             encryption: args.encryption_provider_config.clone().or(file.encryption_provider_config),
             access: if args.access == AccessArgs::default() { file.access } else { args.access.clone() },
             cloud: args.cloud.or(file.cloud),

@@ -29,14 +29,18 @@ const PIECE_BYTES: usize = 256 << 10;
 pub(crate) async fn run(args: KeepingArgs) -> anyhow::Result<()> {
     let data = config::data(&args.data);
     let (path, body) = match &args.verb {
-        KeepingVerb::Migrate { to } => ("store/migrate", serde_json::json!({"to": to}).to_string().into_bytes()),
+        KeepingVerb::Migrate { to, to_overrides } => {
+            let asked = serde_json::json!({"to": to, "overrides": to_overrides});
+            ("store/migrate", asked.to_string().into_bytes())
+        }
         KeepingVerb::Rewrite => ("store/rewrite", Vec::new()),
     };
     let done = ask(&data, Request::post(uri(path)).body(Full::from(body))?).await?;
     let done: serde_json::Value = serde_json::from_slice(&done.into_body().collect().await?.to_bytes())?;
     match args.verb {
-        KeepingVerb::Migrate { to } => {
-            println!("{} keys copied and compared; start the server with --store {to}", done["keys"]);
+        KeepingVerb::Migrate { to, to_overrides } => {
+            let apart: String = to_overrides.iter().map(|one| format!(" --store-overrides '{one}'")).collect();
+            println!("{} keys copied and compared; start the server with --store {to}{apart}", done["keys"]);
         }
         KeepingVerb::Rewrite => println!("{} of {} objects sealed anew", done["rewritten"], done["objects"]),
     }

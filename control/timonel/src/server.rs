@@ -5,7 +5,7 @@ use crate::{
     config::Settings,
     doctor,
     local::{self, Local},
-    storage::{Opener, StoreChoice},
+    storage::{Opener, StoreChoice, open_apart},
 };
 use anyhow::{Context, bail};
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
@@ -37,6 +37,7 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let tasks = Tasks::root("timonel");
     let clock = Clock::system();
     let store = open_when_free(&settings, &tasks).await?;
+    let apart = open_apart(&settings.overrides, &settings.data, &tasks).await?;
     let encryption = match &settings.encryption {
         Some(path) => Some(Encryption::open(path, Entropy::system(), &tasks).await?),
         None => None,
@@ -59,9 +60,14 @@ pub(crate) async fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let service = Service::start(
         ServiceConfig {
             store,
+            apart,
             election,
             encryption,
-            opener: Some(Arc::new(Opener { own: settings.store.clone(), tasks: tasks.clone() })),
+            opener: Some(Arc::new(Opener {
+                own: settings.store.clone(),
+                data: settings.data.clone(),
+                tasks: tasks.clone(),
+            })),
             fleet_access: settings.access.load(&audit_log)?,
             data: settings.data.clone(),
             public_endpoint: public_endpoint(&settings, &listen),

@@ -134,6 +134,9 @@ fn spawn_server(args: &UpArgs, data: &Path) -> anyhow::Result<Child> {
     for range in &server.local_destinations {
         command.arg("--local-destinations").arg(range.to_string());
     }
+    for one in &server.store.store_overrides {
+        command.arg("--store-overrides").arg(one);
+    }
     for (flag, value) in [
         ("--store", server.store.store.clone()),
         ("--etcd-ca", path(&server.store.etcd_ca)),

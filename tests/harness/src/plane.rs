@@ -61,7 +61,8 @@ impl Plane {
     }
 
     /// `timonel` with this plane's settings.
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("timonel"));
         command.args(args).env("TIMONEL_DATA", self.data.path()).env("TIMONEL_CLOUD", "none");
         command.env("TIMONEL_LISTEN", self.address.to_string());
@@ -103,9 +104,21 @@ impl Plane {
     /// # Errors
     /// When the kubeconfig does not have it.
     pub fn door(&self, cluster: &str) -> anyhow::Result<Door> {
+        self.context(&format!("timonel-{cluster}"))
+    }
+
+    /// The administrator's way into the fleet.
+    ///
+    /// # Errors
+    /// When there is no kubeconfig.
+    pub fn fleet(&self) -> anyhow::Result<Door> {
+        self.context("timonel")
+    }
+
+    fn context(&self, name: &str) -> anyhow::Result<Door> {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(self.data.path().join("kubeconfig"));
-        command.args(["--context", &format!("timonel-{cluster}")]);
+        command.args(["--context", name]);
         command.args(["config", "view", "--minify", "--flatten", "--raw", "-o", "json"]);
         let output = command.output().context("kubectl")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -394,6 +394,8 @@ async fn api(store: &Arc<MemoryStore>, clock: &Clock, seed: u64, start: u64, tas
         nodes: None,
         local_destinations: Vec::new(),
         front_proxy: None,
+        apart: Vec::new(),
+        health: Vec::new(),
     };
     ApiServer::new(config, tasks).await.expect("a store in memory does not fail")
 }

@@ -42,6 +42,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Kill one of three etcd members and two control machines after the other, run after run, and record what clients saw
+    /// in `tests/e2e/failover.tsv`.
+    Failover {
+        /// How many runs.
+        #[arg(long, default_value_t = 100)]
+        runs: u64,
+        /// The first run's seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Say what this machine lacks.
     Doctor,
     /// Check that the crate graph keeps to its layers, and that the map names what exists.
@@ -59,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Command::Down { options } => up::down(&options),
         Command::Test { quick } => test::test(quick),
         Command::Bench { options } => up::bench(&options),
+        Command::Failover { runs, seed } => up::failover(runs, seed),
         Command::Doctor => up::doctor(),
         Command::Structure => structure::check(),
         Command::Images { out } => up::images(&out),

@@ -9,6 +9,9 @@ use std::{
     process::Command,
 };
 
+/// Where results of failovers are kept, and the longest time that a client may wait, in milliseconds.
+const FAILOVER_RESULTS: &str = "tests/e2e/failover.tsv";
+const FAILOVER_GAP_MS: u64 = 2_000;
 /// Where the data lies unless an option or the environment says otherwise.
 const DEFAULT_DATA: &str = "/var/lib/timonel";
 /// The example application.
@@ -69,6 +72,20 @@ pub(crate) fn doctor() -> anyhow::Result<()> {
 pub(crate) fn bench(options: &[OsString]) -> anyhow::Result<()> {
     run(cargo().args(["build", "--release", "--package", "timonel", "--package", "timonel-bench"]))?;
     run(Command::new(programs("release").join("timonel-bench")).args(options))
+}
+
+/// Kills parts of a service run after run, and records what its clients saw.
+pub(crate) fn failover(runs: u64, seed: u64) -> anyhow::Result<()> {
+    run(cargo().args(["build", "--release", "--package", "timonel"]))?;
+    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().context("git")?;
+    let results = std::path::absolute(FAILOVER_RESULTS)?;
+    let mut command = cargo();
+    command.args(["test", "--package", "timonel-e2e", "--test", "failover", "--", "--nocapture"]);
+    command.env("TIMONEL_BIN", programs("release")).env("TIMONEL_FAILOVER_RESULTS", results);
+    command.env("TIMONEL_FAILOVER_RUNS", runs.to_string()).env("TIMONEL_FAILOVER_SEED", seed.to_string());
+    command.env("TIMONEL_FAILOVER_GAP_MS", FAILOVER_GAP_MS.to_string());
+    command.env("TIMONEL_FAILOVER_COMMIT", String::from_utf8_lossy(&commit.stdout).trim());
+    run(&mut command)
 }
 
 /// Builds the images into `out`.

@@ -1,26 +1,17 @@
-//! What keeps the cache up to date: one load and one watch of a cluster's whole range.
+//! What keeps the cache up to date: one load and one watch of a cluster's whole range in each place.
 
-use super::slot::{Slot, objects_range, resource_of};
+use super::{
+    place::Place,
+    slot::{Slot, objects_range, resource_of},
+};
+use crate::config::Apart;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::StreamExt;
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Waker,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, task::Waker, time::Duration};
 use timonel_api::GroupResource;
 use timonel_runtime::{OnError, Tasks};
 use timonel_store::{KeyValue, RangeRequest, Revision, Store, StoreError, WatchBatch, WatchStream};
-use tokio::sync::Notify;
-
-/// How long a read waits for the cache to reach a revision.
-const CATCH_UP: Duration = Duration::from_secs(3);
 /// Changes after which watchers are woken at the latest; far below the bound of their queues.
 const WAKE_AFTER: usize = 256;
 /// Pause before the store is asked again after a failure.
@@ -46,13 +37,12 @@ pub(crate) type IndexField = fn(&GroupResource) -> Option<usize>;
 /// All objects of one cluster.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    store: Arc<dyn Store>,
+    /// The first is for everything that is not kept apart.
+    places: Vec<Arc<Place>>,
+    apart: BTreeMap<GroupResource, usize>,
     cluster: Bytes,
     index_field: IndexField,
     slots: ArcSwap<BTreeMap<GroupResource, Arc<Slot>>>,
-    delivered: AtomicU64,
-    /// Wakes waiters in the order in which they came, unlike a watch channel: a simulation depends on it.
-    progress: Notify,
     listeners: ArcSwap<Vec<Arc<Listener>>>,
 }
 
@@ -75,43 +65,71 @@ impl Cache {
     /// Those of the store.
     pub(crate) async fn start(
         store: Arc<dyn Store>,
+        apart: &[Apart],
         cluster: Bytes,
         index_field: IndexField,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, CacheError> {
+        let objects = objects_range(&cluster);
+        let stores = [&store].into_iter().chain(apart.iter().map(|apart| &apart.store));
+        let named =
+            apart.iter().zip(1..).flat_map(|(apart, at)| apart.resources.iter().map(move |name| (name.clone(), at)));
         let cache = Arc::new(Self {
-            store,
+            places: stores.map(|store| Arc::new(Place::new(store.clone(), objects.clone()))).collect(),
+            apart: named.collect(),
             cluster,
             index_field,
             slots: ArcSwap::default(),
-            delivered: AtomicU64::new(0),
-            progress: Notify::new(),
             listeners: ArcSwap::default(),
         });
-        let stream = cache.load().await?;
-        let fed = cache.clone();
-        let token = tasks.token();
-        tasks.spawn("watch-cache", OnError::EndScope, async move {
-            token.run_until_cancelled(fed.feed(stream)).await;
-            fed.slots.load().values().for_each(|slot| slot.end_watches());
-            Ok::<(), CacheError>(())
-        });
+        for at in 0..cache.places.len() {
+            let stream = cache.load(at).await?;
+            let (fed, token) = (cache.clone(), tasks.token());
+            tasks.spawn("watch-cache", OnError::EndScope, async move {
+                token.run_until_cancelled(fed.feed(at, stream)).await;
+                fed.slots.load().values().for_each(|slot| slot.end_watches());
+                Ok::<(), CacheError>(())
+            });
+        }
         Ok(cache)
     }
 
+    /// All places, the first first.
+    pub(crate) fn places(&self) -> &[Arc<Place>] {
+        &self.places
+    }
+
+    /// The place of a resource's objects.
+    pub(crate) fn place_of(&self, resource: &GroupResource) -> &Arc<Place> {
+        &self.places[self.place_at(resource)]
+    }
+
+    /// The place of a key: of what is no object the first.
+    pub(crate) fn place_of_key(&self, key: &[u8]) -> &Arc<Place> {
+        match self.resource_of(key) {
+            Some(resource) if !self.apart.is_empty() => self.place_of(&resource),
+            _ => &self.places[0],
+        }
+    }
+
+    fn place_at(&self, resource: &GroupResource) -> usize {
+        self.apart.get(resource).copied().unwrap_or(0)
+    }
+
     /// Reads everything and starts to watch right after.
-    async fn load(&self) -> Result<WatchStream, CacheError> {
-        let mut request = RangeRequest { range: objects_range(&self.cluster), revision: None, limit: 0 };
+    async fn load(&self, at: usize) -> Result<WatchStream, CacheError> {
+        let place = &self.places[at];
+        let mut request = RangeRequest { range: place.objects().clone(), revision: None, limit: 0 };
         let mut found: BTreeMap<GroupResource, Vec<KeyValue>> = BTreeMap::new();
         let revision = loop {
-            let page = self.store.range(request.clone()).await?;
+            let page = place.store().range(request.clone()).await?;
             let revision = *request.revision.get_or_insert(page.revision);
             if let Some(last) = page.items.last() {
                 request.range.start = Bytes::from([&last.key[..], &[0]].concat());
             }
             let more = page.more && !page.items.is_empty();
             for item in page.items {
-                if let Some(key) = resource_of(&self.cluster, &item.key) {
+                if let Some(key) = self.resource_in(at, &item.key) {
                     found.entry(key).or_default().push(item);
                 }
             }
@@ -119,23 +137,23 @@ impl Cache {
                 break revision;
             }
         };
-        let stream = self.store.watch(objects_range(&self.cluster), revision + 1).await?;
-        for key in self.slots.load().keys() {
+        let stream = place.store().watch(place.objects().clone(), revision + 1).await?;
+        for key in self.slots.load().keys().filter(|key| self.place_at(key) == at) {
             found.entry(key.clone()).or_default();
         }
         for (key, items) in found {
             self.slot_at(&key, revision).reset(&items, revision);
         }
         self.listeners.load().iter().for_each(|listener| (listener.hear)());
-        self.advance(revision);
+        place.advance(revision);
         Ok(stream)
     }
 
-    async fn feed(&self, mut stream: WatchStream) {
+    async fn feed(&self, at: usize, mut stream: WatchStream) {
         loop {
             let error = match stream.next().await {
                 Some(Ok(batch)) => {
-                    self.apply(&batch);
+                    self.apply(at, &batch);
                     continue;
                 }
                 Some(Err(error)) => error,
@@ -146,7 +164,7 @@ impl Cache {
                     return;
                 }
                 tracing::warn!(%error, "the watch of the store ended");
-                match self.resume(&error).await {
+                match self.resume(at, &error).await {
                     Ok(stream) => break stream,
                     Err(CacheError::Store(StoreError::Closed)) => return,
                     Err(_) => tokio::time::sleep(RETRY).await,
@@ -155,26 +173,32 @@ impl Cache {
         }
     }
 
-    async fn resume(&self, error: &StoreError) -> Result<WatchStream, CacheError> {
-        let from = self.delivered() + 1;
+    async fn resume(&self, at: usize, error: &StoreError) -> Result<WatchStream, CacheError> {
+        let place = &self.places[at];
+        let from = place.delivered() + 1;
         if !matches!(error, StoreError::Compacted { .. }) {
-            match self.store.watch(objects_range(&self.cluster), from).await {
+            match place.store().watch(place.objects().clone(), from).await {
                 Ok(stream) => return Ok(stream),
                 Err(StoreError::Compacted { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
         }
-        self.load().await
+        self.load(at).await
     }
 
-    fn apply(&self, batch: &WatchBatch) {
+    /// The resource of a key, unless its place is another: what lies there is from before it was kept apart.
+    fn resource_in(&self, at: usize, key: &[u8]) -> Option<GroupResource> {
+        self.resource_of(key).filter(|resource| self.apart.is_empty() || self.place_at(resource) == at)
+    }
+
+    fn apply(&self, at: usize, batch: &WatchBatch) {
         let listeners = self.listeners.load();
         // One bit for each of the first listeners; there are a handful.
         let mut heard = 0_u64;
         let mut wakers = Vec::new();
         for part in batch.events.chunks(WAKE_AFTER) {
             for event in part {
-                if let Some(key) = resource_of(&self.cluster, &event.current.key) {
+                if let Some(key) = self.resource_in(at, &event.current.key) {
                     self.slot(&key).apply(event, &mut wakers);
                     let hears = listeners.iter().enumerate().filter(|(_, listener)| listener.resource == key);
                     heard = hears.fold(heard, |heard, (at, _)| heard | (1 << at));
@@ -186,14 +210,7 @@ impl Cache {
         }
         let told = listeners.iter().enumerate().filter(|(at, _)| heard & (1 << at) != 0);
         told.for_each(|(_, listener)| (listener.hear)());
-        self.advance(batch.revision);
-    }
-
-    fn advance(&self, revision: Revision) {
-        if revision > self.delivered.load(Ordering::Acquire) {
-            self.delivered.store(revision, Ordering::Release);
-            self.progress.notify_waiters();
-        }
+        self.places[at].advance(batch.revision);
     }
 
     /// Has `hear` called after every change to a resource, before readers see that the cache has it; in the order
@@ -234,58 +251,16 @@ impl Cache {
         if let Some(slot) = self.slots.load().get(key) {
             return slot.clone();
         }
-        self.slot_at(key, self.delivered())
+        self.slot_at(key, self.place_of(key).delivered())
     }
 
     fn slot_at(&self, key: &GroupResource, revision: Revision) -> Arc<Slot> {
-        let new = Arc::new(Slot::new(&self.cluster, key, (self.index_field)(key), revision));
+        let new = Arc::new(Slot::new(self.place_of(key), &self.cluster, key, (self.index_field)(key), revision));
         self.slots.rcu(|slots| {
             let mut slots = BTreeMap::clone(slots);
             slots.entry(key.clone()).or_insert_with(|| new.clone());
             slots
         });
         self.slots.load().get(key).cloned().unwrap_or(new)
-    }
-
-    /// Everything up to this revision is in the cache.
-    pub(crate) fn delivered(&self) -> Revision {
-        self.delivered.load(Ordering::Acquire)
-    }
-
-    /// Waits until everything up to `revision` is in the cache.
-    ///
-    /// # Errors
-    /// [`CacheError::Behind`] when that takes too long.
-    pub(crate) async fn wait_until(&self, revision: Revision) -> Result<(), CacheError> {
-        if self.delivered() >= revision {
-            return Ok(());
-        }
-        let reached = async {
-            loop {
-                let progress = self.progress.notified();
-                if self.delivered() >= revision {
-                    return;
-                }
-                progress.await;
-            }
-        };
-        match tokio::time::timeout(CATCH_UP, reached).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(CacheError::Behind { asked: revision, current: self.delivered() }),
-        }
-    }
-
-    /// Waits until the cache has all that the store has acknowledged to anyone; returns that revision.
-    ///
-    /// # Errors
-    /// Those of the store, and [`CacheError::Behind`].
-    pub(crate) async fn wait_newest(&self) -> Result<Revision, CacheError> {
-        let newest = self.store.revision().await?;
-        if self.delivered() < newest {
-            // Others may have written outside this cluster's range; then only a progress report tells.
-            self.store.request_progress(objects_range(&self.cluster)).await?;
-            self.wait_until(newest).await?;
-        }
-        Ok(self.delivered())
     }
 }

@@ -1,4 +1,5 @@
-//! The watch cache: every object of a cluster in memory, fed by one watch of the store.
+//! The watch cache: every object of a cluster in memory, fed by one watch of each
+//! store.
 //!
 //! Owns the objects' cached text, recent history and the watchers. Reads are served from here; writes go to the
 //! store and come back through the feed. Never writes to the store, never interprets an object beyond the
@@ -6,6 +7,7 @@
 
 mod entry;
 mod feed;
+mod place;
 mod resource;
 mod slot;
 mod stored;
@@ -13,6 +15,7 @@ mod watcher;
 
 pub(crate) use entry::{Change, ChangeKind, Entry};
 pub(crate) use feed::{Cache, CacheError};
+pub(crate) use place::Place;
 pub(crate) use resource::Selection;
 pub(crate) use slot::{ChangeStream, Slot, WatchStart};
 pub(crate) use stored::{Columns, CustomColumns, StoredError, encode};

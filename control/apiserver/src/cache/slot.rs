@@ -2,6 +2,7 @@
 
 use super::{
     entry::{Change, ChangeKind, Entry},
+    place::Place,
     resource::{Objects, Selection},
     watcher::{Trigger, WatchEnd, Watcher},
 };
@@ -64,16 +65,28 @@ pub(crate) enum WatchStart {
 /// One resource of one cluster.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    place: Arc<Place>,
     prefix: Bytes,
     index_field: Option<usize>,
     objects: RwLock<Objects>,
 }
 
 impl Slot {
-    pub(super) fn new(cluster: &[u8], key: &GroupResource, index_field: Option<usize>, revision: Revision) -> Self {
-        let prefix = prefix(cluster, key);
+    pub(super) fn new(
+        place: &Arc<Place>,
+        cluster: &[u8],
+        key: &GroupResource,
+        index_field: Option<usize>,
+        revision: Revision,
+    ) -> Self {
+        let (place, prefix) = (place.clone(), prefix(cluster, key));
         let objects = Objects::load(&[], revision, prefix.len(), index_field);
-        Self { prefix, index_field, objects: RwLock::new(objects) }
+        Self { place, prefix, index_field, objects: RwLock::new(objects) }
+    }
+
+    /// Where its objects lie, and how far the cache is with that.
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// The key of an object; `namespace` is empty for what belongs to the cluster.

@@ -13,7 +13,6 @@ const PODS: Columns = Columns::builtin("Pod", &["spec.nodeName"]);
 
 struct World {
     store: Arc<MemoryStore>,
-    cache: Arc<Cache>,
     pods: Arc<Slot>,
     tasks: Tasks,
 }
@@ -30,8 +29,8 @@ async fn world() -> World {
 async fn over(store: Arc<MemoryStore>) -> World {
     let tasks = Tasks::root("test");
     let index = |resource: &GroupResource| (*resource == pods()).then_some(0);
-    let cache = Cache::start(store.clone(), "/c/".into(), index, &tasks).await.unwrap();
-    World { pods: cache.slot(&pods()), store, cache, tasks }
+    let cache = Cache::start(store.clone(), &[], "/c/".into(), index, &tasks).await.unwrap();
+    World { pods: cache.slot(&pods()), store, tasks }
 }
 
 fn pod(node: &str, label: &str) -> Value {
@@ -41,7 +40,7 @@ fn pod(node: &str, label: &str) -> Value {
 impl World {
     async fn write(&self, op: Op) -> u64 {
         let revision = self.store.txn(Txn { then: vec![op], ..Txn::default() }).await.unwrap().revision;
-        self.cache.wait_newest().await.unwrap();
+        self.pods.place().wait_newest().await.unwrap();
         revision
     }
 
@@ -97,7 +96,7 @@ async fn what_was_there_before_and_what_comes_is_seen() {
     let entry = again.pods.get("ns", "b").unwrap();
     assert_eq!((entry.revision, entry.namespace(), entry.path()), (revision, "ns", "ns/b"));
     assert_eq!(entry.decoded().str_at(&["metadata", "resourceVersion"]), revision.to_string());
-    assert_eq!(again.cache.delivered(), revision);
+    assert_eq!(again.pods.place().delivered(), revision);
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,8 +181,8 @@ async fn writes_of_others_do_not_hold_a_read_up() {
     let world = world().await;
     let op = Op::Put { key: Bytes::from("/other/x"), value: Bytes::from("1"), lease: None };
     let revision = world.write(op).await;
-    assert!(world.cache.delivered() >= revision);
-    let behind = world.cache.wait_until(revision + 5).await.unwrap_err();
+    assert!(world.pods.place().delivered() >= revision);
+    let behind = world.pods.place().wait_until(revision + 5).await.unwrap_err();
     assert!(matches!(behind, CacheError::Behind { .. }), "{behind}");
 }
 

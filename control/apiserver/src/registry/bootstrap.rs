@@ -4,11 +4,12 @@ use super::{commit::store_status, service_plan, view::columns_of};
 use crate::{
     ApiServer, Body, Caller, aggregation,
     authz::{BootstrapAction, plan_bootstrap},
-    cache::encode,
+    cache::{Place, encode},
     fairness,
     http::JSON,
 };
 use ::http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
+use bytes::Bytes;
 use ipnet::IpNet;
 use serde_json::json;
 use std::{net::SocketAddr, sync::Arc};
@@ -138,7 +139,8 @@ pub(crate) async fn send(
 async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> {
     let now = server.clock.now();
     let resources = server.resources.load_full();
-    let mut steps = Vec::new();
+    // By place: what lies in two places cannot be one transaction.
+    let mut steps: Vec<(Arc<Place>, Vec<(Bytes, Bytes)>)> = Vec::new();
     for mut object in objects {
         let gvk = timonel_api::Gvk::of(object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
         let found = resources.scheme().resource_of_kind(&gvk);
@@ -158,17 +160,24 @@ async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> 
         if let Some(status) = status {
             object.set_at(&["status"], status);
         }
-        steps.push((key, encode(&object, &columns_of(&view.storage.storage))));
-    }
-    for batch in steps.chunks(BATCH) {
-        let mut txn = Txn::default();
-        for (key, value) in batch {
-            txn.compare.push(Compare::ModRevision(key.clone(), 0));
-            txn.then.push(Op::Put { key: key.clone(), value: value.clone(), lease: None });
+        let step = (key, encode(&object, &columns_of(&view.storage.storage)));
+        let place = view.slot.place();
+        match steps.iter_mut().find(|(known, _)| Arc::ptr_eq(known, place)) {
+            Some((_, steps)) => steps.push(step),
+            None => steps.push((place.clone(), vec![step])),
         }
-        let done = server.committer.store.txn(txn).await.map_err(store_status)?;
-        // Another machine that starts the same cluster wrote the same.
-        let _ = server.cache.wait_until(done.revision).await;
+    }
+    for (place, steps) in steps {
+        for batch in steps.chunks(BATCH) {
+            let mut txn = Txn::default();
+            for (key, value) in batch {
+                txn.compare.push(Compare::ModRevision(key.clone(), 0));
+                txn.then.push(Op::Put { key: key.clone(), value: value.clone(), lease: None });
+            }
+            let done = place.store().txn(txn).await.map_err(store_status)?;
+            // Another machine that starts the same cluster wrote the same.
+            let _ = place.wait_until(done.revision).await;
+        }
     }
     Ok(())
 }

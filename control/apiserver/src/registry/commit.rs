@@ -19,6 +19,15 @@ pub(crate) struct Beside {
     pub(crate) op: Op,
 }
 
+impl Beside {
+    fn key(&self) -> &[u8] {
+        match &self.op {
+            Op::Put { key, .. } | Op::Delete(key) | Op::Get(key) => key,
+            Op::DeleteRange(range) => &range.start,
+        }
+    }
+}
+
 /// What a write did.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -28,10 +37,9 @@ pub(crate) enum Outcome {
     Raced,
 }
 
-/// The store and the cache that follows it.
+/// The stores, by the cache that follows them.
 #[derive(Clone, Debug)]
 pub(crate) struct Committer {
-    pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) metrics: StoreMetrics,
 }
@@ -62,25 +70,46 @@ impl Committer {
             Some(value) => Op::Put { key: change.key.clone(), value, lease: change.lease },
             None => Op::Delete(change.key.clone()),
         };
+        let place = self.cache.place_of_key(&change.key).clone();
+        let (beside, elsewhere): (Vec<_>, Vec<_>) =
+            change.beside.into_iter().partition(|beside| Arc::ptr_eq(self.cache.place_of_key(beside.key()), &place));
+        if !self.before(elsewhere).await? {
+            return Ok(Outcome::Raced);
+        }
         let mut txn = Txn {
             compare: vec![Compare::ModRevision(change.key, change.based_on)],
             then: vec![op],
             lane: change.lane,
             ..Txn::default()
         };
-        for beside in change.beside {
+        for beside in beside {
             txn.compare.extend(beside.compare);
             txn.then.push(beside.op);
         }
         let started = tokio::time::Instant::now();
         let span = if traces_are_on() { tracing::info_span!("store", operation) } else { Span::none() };
-        let result = self.store.txn(txn).instrument(span).await.map_err(store_status)?;
+        let result = place.store().txn(txn).instrument(span).await.map_err(store_status)?;
         if let Some(resource) = resource {
             self.metrics.wrote(operation, &resource, started.elapsed());
         }
         // A cache that is behind does not make the write undone: the answer then comes from the write itself.
-        let _ = self.cache.wait_until(result.revision).await;
+        let _ = place.wait_until(result.revision).await;
         Ok(if result.succeeded { Outcome::Done(result.revision) } else { Outcome::Raced })
+    }
+
+    /// What lies in another place than the object cannot change together with it, so it changes before: usage that a
+    /// quota counts too much is corrected by its controller, usage that it missed would not be. Whether it held.
+    async fn before(&self, elsewhere: Vec<Beside>) -> Result<bool, Status> {
+        for beside in elsewhere {
+            let place = self.cache.place_of_key(beside.key()).clone();
+            let txn = Txn { compare: beside.compare.into_iter().collect(), then: vec![beside.op], ..Txn::default() };
+            let result = place.store().txn(txn).await.map_err(store_status)?;
+            let _ = place.wait_until(result.revision).await;
+            if !result.succeeded {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Stores an object of a view and returns it as readers see it; `None` when something else came first.

@@ -3,12 +3,16 @@
 use super::{call::Call, commit::store_status};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
-use timonel_api::Status;
+use timonel_api::{GroupResource, Status};
 use timonel_store::{LeaseId, Store};
 use tokio::sync::Mutex;
 
 /// Events within this time share a lease, and live that much longer at most.
 const SHARED: SignedDuration = SignedDuration::from_secs(60);
+
+pub(crate) fn events_resource() -> GroupResource {
+    GroupResource { group: "".into(), resource: "events".into() }
+}
 
 /// The lease that new events are bound to.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ impl Events {
     /// The lease for what a request writes; none for anything but events.
     pub(crate) async fn lease_for(&self, call: &Call<'_>) -> Result<Option<LeaseId>, Status> {
         let storage = &call.view.storage.storage;
-        if !storage.group.is_empty() || storage.resource != "events" || self.ttl_seconds == 0 {
+        if *storage != events_resource() || self.ttl_seconds == 0 {
             return Ok(None);
         }
         let mut current = self.current.lock().await;

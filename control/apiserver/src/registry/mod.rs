@@ -32,7 +32,7 @@ mod watch;
 pub(crate) use bootstrap::{bootstrap, publish, send as send_to_self};
 pub(crate) use call::{Call, MAX_BODY, admission_status, read_body};
 pub(crate) use commit::{Committer, belongs_to_traces};
-pub(crate) use events::Events;
+pub(crate) use events::{Events, events_resource};
 pub(crate) use resources::Resources;
 pub(crate) use route::serve;
 pub(crate) use services::{Services, addresses_resource};

@@ -52,8 +52,8 @@ pub(crate) async fn get(call: &Call<'_>) -> Result<http::Answer, Status> {
     let name = &*call.info.name;
     match parse_version(call.query.get("resourceVersion"))? {
         Some(0) => {}
-        Some(revision) => call.server.cache.wait_until(revision).await.map_err(cache_status)?,
-        None => drop(call.server.cache.wait_newest().await.map_err(cache_status)?),
+        Some(revision) => call.view.slot.place().wait_until(revision).await.map_err(cache_status)?,
+        None => drop(call.view.slot.place().wait_newest().await.map_err(cache_status)?),
     }
     let entry = call.view.slot.get(call.namespace(), name).ok_or_else(|| call.view.not_found(name))?;
     call.view.prepare(std::slice::from_ref(&entry)).await?;
@@ -80,14 +80,14 @@ async fn gathered(call: &Call<'_>) -> Result<Page, Status> {
     if !options.continuation.is_empty() {
         return continued(call, &options, &selectors).await;
     }
-    let cache = &call.server.cache;
+    let place = call.view.slot.place();
     match options.freshness()? {
         Freshness::Exact(revision) => return past(call, &options, &selectors, revision, None).await,
-        Freshness::Newest => drop(cache.wait_newest().await.map_err(cache_status)?),
-        Freshness::NotOlderThan(revision) => cache.wait_until(revision).await.map_err(cache_status)?,
+        Freshness::Newest => drop(place.wait_newest().await.map_err(cache_status)?),
+        Freshness::NotOlderThan(revision) => place.wait_until(revision).await.map_err(cache_status)?,
         Freshness::Any => {}
     }
-    let revision = cache.delivered();
+    let revision = place.delivered();
     let mut entries = call.view.slot.list(&selectors.selection);
     selectors.settle(&call.view, &mut entries).await?;
     // A list of "whatever is at hand" is not cut into pages, as upstream's cache does not either.
@@ -120,7 +120,7 @@ async fn continued(call: &Call<'_>, options: &ListOptions, selectors: &Selectors
     let token = Continuation::parse(&options.continuation)?;
     let revision = match token.revision {
         Some(revision) => revision,
-        None => call.server.cache.wait_newest().await.map_err(cache_status)?,
+        None => call.view.slot.place().wait_newest().await.map_err(cache_status)?,
     };
     past(call, options, selectors, revision, Some(token.start)).await
 }
@@ -191,7 +191,7 @@ async fn read_past(
 ) -> Result<(u64, bool, Vec<timonel_store::KeyValue>), Status> {
     let limit = if limit == usize::MAX { 0 } else { limit };
     let request = RangeRequest { range: range.clone(), revision: Some(revision), limit };
-    match call.server.committer.store.range(request).await {
+    match call.view.slot.place().store().range(request).await {
         Ok(found) => Ok((found.count, found.more, found.items)),
         Err(StoreError::Compacted { .. }) => Err(match start {
             Some(start) => continuation::expired(start),

@@ -1,7 +1,8 @@
 //! Which operation a request about a resource asks for.
 
 use super::{
-    call::Call,
+    call::{Call, read_body},
+    commit::cache_status,
     delete, patch, read, subresources,
     update::{self, Part},
     watch,
@@ -10,7 +11,38 @@ use crate::{body::Body, http};
 use timonel_api::{Status, Verb};
 
 /// Answers a request about a resource.
+///
+/// A change is refused for what the cache shows, and another machine may have written what it does not show yet. So a
+/// refusal stands only if the cache had everything: else the request is looked at once more, with all that was
+/// acknowledged to anyone before it came.
 pub(crate) async fn serve(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
+    if !is_change(call) {
+        return once(call, body).await;
+    }
+    let bytes = read_body(body).await?;
+    let place = call.view.slot.place();
+    let seen = place.delivered();
+    match once(call, bytes.clone().into()).await {
+        Err(refusal) if is_of_state(&refusal) => {
+            let newest = place.wait_newest().await.map_err(cache_status)?;
+            if newest > seen { once(call, bytes.into()).await } else { Err(refusal) }
+        }
+        answered => answered,
+    }
+}
+
+/// Whether a request changes a stored object: all of it is in memory then, and may be looked at twice.
+fn is_change(call: &Call<'_>) -> bool {
+    let stream = matches!(&*call.info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy");
+    !stream && matches!(&*call.info.verb, "create" | "update" | "patch" | "delete")
+}
+
+/// Whether something is refused for what is there or is not: another state might allow it.
+fn is_of_state(refusal: &Status) -> bool {
+    matches!(refusal.code, 404 | 409 | 422)
+}
+
+async fn once(call: &Call<'_>, body: Body) -> Result<http::Answer, Status> {
     if call.info.subresource.is_empty() {
         return main(call, body).await;
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     body::{Body, BodyError},
-    cache::{Cache, Change, ChangeKind, ChangeStream, Entry, Predicate, WatchStart},
+    cache::{Change, ChangeKind, ChangeStream, Entry, Place, Predicate, WatchStart},
     http::{self, Accept, Shape},
     rules,
 };
@@ -45,17 +45,17 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
     let options = ListOptions::parse(call.query, true)?;
     let selectors = selectors(call)?;
-    let cache = &call.server.cache;
+    let place = call.view.slot.place();
     let send_initial = options.send_initial_events;
     let freshness = options.freshness()?;
     let start = match (freshness, send_initial) {
         (Freshness::Newest, _) => {
-            cache.wait_newest().await.map_err(cache_status)?;
+            place.wait_newest().await.map_err(cache_status)?;
             WatchStart::Now
         }
         (Freshness::Any, _) => WatchStart::Now,
         (Freshness::NotOlderThan(revision) | Freshness::Exact(revision), Some(true)) => {
-            cache.wait_until(revision).await.map_err(cache_status)?;
+            place.wait_until(revision).await.map_err(cache_status)?;
             WatchStart::Now
         }
         (Freshness::NotOlderThan(revision) | Freshness::Exact(revision), _) => WatchStart::After(revision),
@@ -94,7 +94,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         end_at,
         timer: Box::pin(tokio::time::sleep_until(end_at.min(bookmark_at))),
         stream: Some(stream),
-        cache: cache.clone(),
+        place: place.clone(),
         columns_sent: false,
         converting: None,
         late: selectors.selection.predicate.filter(|_| selectors.is_late),
@@ -190,7 +190,7 @@ struct WatchBody {
     /// Rings for whichever comes first.
     timer: Pin<Box<Sleep>>,
     stream: Option<ChangeStream>,
-    cache: Arc<Cache>,
+    place: Arc<Place>,
     columns_sent: bool,
     /// A change that a webhook converts before it can be shown.
     converting: Option<Converting>,
@@ -249,7 +249,7 @@ impl WatchBody {
         self.initial = None;
         // Everything up to this revision is queued before the cache says so: if the queue is empty after
         // reading it, all of it has been delivered.
-        let delivered = self.cache.delivered();
+        let delivered = self.place.delivered();
         let next = self.stream.as_mut().map(|stream| stream.poll_next(context));
         match next {
             Some(Poll::Ready(Ok((change, kind))))

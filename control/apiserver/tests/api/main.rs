@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "test code outside #[test] functions")]
 
 mod aggregation;
+mod apart;
 mod apply;
 mod audit;
 mod authorizers;
@@ -11,6 +12,7 @@ mod deletes;
 mod fairness;
 mod in_process;
 mod lists;
+mod machines;
 mod policies;
 mod remote;
 mod services;

@@ -43,10 +43,15 @@ impl Answer {
 pub(crate) async fn world() -> World {
     let clock = Clock::simulated("2026-11-01T10:00:00Z".parse().unwrap());
     let world = world_over(Arc::new(MemoryStore::new(clock.clone())), clock).await;
+    account_all(&world).await;
+    world
+}
+
+/// The accounts of the first namespaces.
+pub(crate) async fn account_all(world: &World) {
     for namespace in ["default", "kube-system"] {
         world.account(namespace).await;
     }
-    world
 }
 
 /// A server of what a store holds already, as after a restart.
@@ -84,6 +89,8 @@ pub(crate) fn config(store: Arc<MemoryStore>, clock: Clock) -> Config {
         nodes: None,
         local_destinations: ["127.0.0.0/8".parse().unwrap()].into(),
         front_proxy: None,
+        apart: Vec::new(),
+        health: Vec::new(),
     }
 }
 

@@ -279,10 +279,12 @@ impl Fleet {
 
     /// Clears away what restores have left that nobody comes back for.
     async fn clear_away(&self, stores: &Stores) -> Result<(), RestoreError> {
-        let store = self.shared.store.as_ref();
-        for cluster in sorted(&stores.clusters).iter().filter(|cluster| claim::is_restoring(cluster)) {
-            if claim::is_abandoned(store, cluster).await? {
-                claim::clear_away(&self.client, store, &self.shared.secrets, cluster).await?;
+        let places = &self.shared.places;
+        let mut restoring = sorted(&stores.clusters);
+        restoring.retain(|cluster| claim::is_restoring(cluster));
+        for cluster in &restoring {
+            if claim::is_abandoned(&places.first().raw, cluster).await? {
+                claim::clear_away(&self.client, places, &self.shared.secrets, cluster).await?;
             }
         }
         Ok(())
@@ -539,9 +541,7 @@ impl Fleet {
         memory.endpoints.forget(&uid);
         memory.clouds.remove(&uid);
         memory.access.remove(&uid);
-        timonel_store::delete_prefix(self.shared.store.as_ref(), crate::layout::cluster(&uid))
-            .await
-            .map_err(|error| failed(&error))?;
+        self.shared.places.delete_prefix(&crate::layout::cluster(&uid)).await.map_err(|error| failed(&error))?;
         crate::keys::forget(&self.shared.secrets, &uid).await.map_err(|error| failed(&error))?;
         self.kubeconfig.remove(&project, &name).map_err(|error| failed(&error))?;
         self.port.directory.remove(&uid);

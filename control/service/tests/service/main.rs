@@ -7,6 +7,7 @@ mod access;
 mod bad_days;
 mod clock;
 mod endpoint;
+mod health;
 mod isolation;
 mod restoring;
 mod support;

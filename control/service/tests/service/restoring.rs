@@ -34,12 +34,13 @@ async fn a_half_done_restore_is_cleared_away_unless_it_goes_on() {
     let world = World::start().await;
     let store = world.store.clone();
     std::fs::write(world.data.path().join("restore-abcdef"), b"half an archive").unwrap();
-    // Another machine is at work on this one.
-    let lease = store.grant_lease(600).await.unwrap();
-    put(&store, "/restores/alive".into(), Some(lease)).await;
+    // As long as somebody holds its claim nobody else touches it.
+    let leases = [store.grant_lease(600).await.unwrap(), store.grant_lease(600).await.unwrap()];
+    put(&store, "/restores/alive".into(), Some(leases[0])).await;
+    put(&store, "/restores/dead".into(), Some(leases[1])).await;
     let alive = half_restored(&world, &store, "alive", "alive").await;
     let dead = half_restored(&world, &store, "dead", "dead").await;
-    let world = world.restart(async {}).await;
+    let world = world.restart(async { store.revoke_lease(leases[1]).await.unwrap() }).await;
     assert!(!world.data.path().join("restore-abcdef").exists());
     let clusters: Api<Cluster> = world.clusters();
     eventually("the dead one to go", || async { clusters.get_opt("dead").await.ok()?.is_none().then_some(()) }).await;
@@ -49,7 +50,7 @@ async fn a_half_done_restore_is_cleared_away_unless_it_goes_on() {
     assert!(clusters.get("alive").await.is_ok());
     assert_eq!(keys(&store, format!("/clusters/{alive}/")).await, 700);
     // Its holder dies.
-    store.revoke_lease(lease).await.unwrap();
+    store.revoke_lease(leases[0]).await.unwrap();
     eventually("the other to go", || async { clusters.get_opt("alive").await.ok()?.is_none().then_some(()) }).await;
     assert_eq!(keys(&store, format!("/clusters/{alive}/")).await, 0);
 }

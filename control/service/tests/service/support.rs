@@ -6,6 +6,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{fmt::Debug, future::Future, net::SocketAddr, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
+use timonel_encryption::Encryption;
 use timonel_fleet::{Cluster, ClusterPhase, ClusterSpec, ClusterStatus};
 use timonel_runtime::{Clock, Entropy, Tasks};
 use timonel_service::{Service, ServiceConfig};
@@ -25,6 +26,7 @@ pub(crate) struct World {
     pub(crate) service: Service,
     pub(crate) store: Arc<MemoryStore>,
     clock: Clock,
+    encryption: Option<Arc<Encryption>>,
     tasks: Tasks,
 }
 
@@ -34,12 +36,20 @@ impl World {
     }
 
     pub(crate) async fn with_clock(clock: Clock) -> Self {
+        Self::with(clock, None).await
+    }
+
+    pub(crate) async fn with_encryption(encryption: Arc<Encryption>) -> Self {
+        Self::with(Clock::system(), Some(encryption)).await
+    }
+
+    async fn with(clock: Clock, encryption: Option<Arc<Encryption>>) -> Self {
         // A second test of this process finds it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let data = tempfile::tempdir().expect("a folder");
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let (service, tasks) = serve(&store, data.path(), &clock).await;
-        Self { data, service, store, clock, tasks }
+        let (service, tasks) = serve(&store, data.path(), &clock, encryption.clone()).await;
+        Self { data, service, store, clock, encryption, tasks }
     }
 
     /// Ends the service and starts it again on the same data; `between` runs while it is away.
@@ -47,7 +57,7 @@ impl World {
         assert!(self.service.stop().await, "the service did not stop in time");
         self.tasks.shutdown(Duration::from_secs(5)).await;
         between.await;
-        (self.service, self.tasks) = serve(&self.store, self.data.path(), &self.clock).await;
+        (self.service, self.tasks) = serve(&self.store, self.data.path(), &self.clock, self.encryption.clone()).await;
         self
     }
 
@@ -114,12 +124,18 @@ fn ports() -> RangeInclusive<u16> {
     first..=first + SLICE - 1
 }
 
-async fn serve(store: &Arc<MemoryStore>, data: &Path, clock: &Clock) -> (Service, Tasks) {
+async fn serve(
+    store: &Arc<MemoryStore>,
+    data: &Path,
+    clock: &Clock,
+    encryption: Option<Arc<Encryption>>,
+) -> (Service, Tasks) {
     let tasks = Tasks::root("test");
     let config = ServiceConfig {
         store: store.clone(),
+        apart: Vec::new(),
         election: None,
-        encryption: None,
+        encryption,
         opener: None,
         fleet_access: timonel_service::AccessConfig::default(),
         data: data.to_owned(),
