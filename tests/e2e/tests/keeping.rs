@@ -217,7 +217,9 @@ fn to_etcd(plane: &mut Plane, main: &Etcd, apart: &Etcd) -> anyhow::Result<()> {
     whole(plane, "to-etcd", written)?;
     let misplaced = |etcd: &Etcd, prefix: &str, apart: bool| {
         let of_another = |key: &str| key.contains("/r/") && key.contains("/r/core/events/") != apart;
-        stored(etcd, prefix).map(|all| all.iter().any(|(key, _)| of_another(key)))
+        let all = stored(etcd, prefix)?;
+        ensure!(all.iter().any(|(key, _)| key.contains("/r/")), "nothing lies under {prefix}");
+        Ok(all.iter().any(|(key, _)| of_another(key)))
     };
     ensure!(!misplaced(main, "/whole/", false)?, "events lie in the first store");
     ensure!(!misplaced(apart, "/second/", true)?, "others lie with the events");
@@ -244,7 +246,7 @@ fn configuration(keys: &[(&str, u8)]) -> String {
 
 /// How each of our secrets begins in the store.
 fn sealed(etcd: &Etcd) -> anyhow::Result<Vec<String>> {
-    let all = stored(etcd, "/sealed/clusters/")?;
+    let all = stored(etcd, "/sealed/")?;
     let ours = all.iter().filter(|(key, _)| key.contains("/r/core/secrets/default/ours-"));
     let start = |value: &Vec<u8>| String::from_utf8_lossy(&value[..value.len().min(32)]).into_owned();
     let found: Vec<String> = ours
