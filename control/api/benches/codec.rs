@@ -26,6 +26,18 @@ fn codecs(c: &mut Criterion) {
         b.iter(|| decode_proto(schema, resource.body, black_box(&proto), &limits));
     });
     c.bench_function("proto encode", |b| b.iter(|| encode_proto(schema, resource.body, black_box(&pod))));
+    c.bench_function("json decode untyped, proto encode", |b| {
+        b.iter(|| {
+            let object = timonel_api::decode_json_object(black_box(&json), &limits).expect("its own");
+            encode_proto(schema, resource.body, &object)
+        });
+    });
+    c.bench_function("json to proto", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(8 << 10);
+            timonel_api::json_to_proto(schema, resource.body, black_box(&json), &limits, &mut out).map(|()| out)
+        });
+    });
     c.bench_function("clone", |b| b.iter(|| black_box(&pod).clone()));
     c.bench_function("default", |b| {
         b.iter_batched(

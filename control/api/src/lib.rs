@@ -32,7 +32,7 @@ pub use codec::{
     DecodeError, Decoded, Envelope, FieldValidation, Finding, Limits, coerce, decode_json, decode_json_object,
     decode_json_untyped, decode_proto, decode_proto_body, decode_yaml, decode_yaml_untyped, duration_nanos,
     encode_json, encode_json_into, encode_proto, encode_proto_body, encode_proto_list, encode_proto_watch_event, frame,
-    is_proto, peek_kind, proto_list_head, proto_list_item, seal,
+    is_proto, json_to_proto, peek_kind, proto_list_head, proto_list_item, seal,
 };
 pub use conversion::{ConversionError, convert};
 pub use defaulting::{default_object, default_type};

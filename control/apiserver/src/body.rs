@@ -1,6 +1,7 @@
 //! The body of requests and answers: memory, a stream, or nothing. Never parsed here.
 
-use bytes::Bytes;
+use crate::http::Chunk;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use std::{
     fmt,
@@ -11,14 +12,15 @@ use std::{
 /// What a body that is read from elsewhere may fail with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
+type Boxed<D> = Pin<Box<dyn http_body::Body<Data = D, Error = BodyError> + Send>>;
 
 /// A body in memory or a stream of pieces.
 pub struct Body(Inner);
 
 enum Inner {
     Full(Option<Bytes>),
-    Stream(Boxed),
+    Chunks(Boxed<Chunk>),
+    Stream(Boxed<Bytes>),
 }
 
 impl Body {
@@ -30,7 +32,24 @@ impl Body {
 
     /// Whether it comes in pieces that are not there yet.
     pub(crate) const fn is_stream(&self) -> bool {
-        matches!(self.0, Inner::Stream(_))
+        !matches!(self.0, Inner::Full(_))
+    }
+
+    /// Whose frames may be pieces that the cache holds.
+    pub(crate) fn chunked(body: impl http_body::Body<Data = Chunk, Error = BodyError> + Send + 'static) -> Self {
+        Self(Inner::Chunks(Box::pin(body)))
+    }
+
+    /// The next frame as a connection sends it: pieces are joined where they are encrypted.
+    pub(crate) fn poll_chunk(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        if let Inner::Chunks(body) = &mut self.0 {
+            return body.as_mut().poll_frame(context);
+        }
+        let frame = std::task::ready!(http_body::Body::poll_frame(self, context));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(Chunk::Bytes))))
     }
 
     /// Any other body.
@@ -107,7 +126,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inner::Full(bytes) => write!(out, "Body({} bytes)", bytes.as_ref().map_or(0, Bytes::len)),
-            Inner::Stream(_) => out.write_str("Body(stream)"),
+            Inner::Chunks(_) | Inner::Stream(_) => out.write_str("Body(stream)"),
         }
     }
 }
@@ -122,6 +141,11 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Chunks(body) => {
+                let frame = std::task::ready!(body.as_mut().poll_frame(context));
+                let joined = |mut chunk: Chunk| chunk.copy_to_bytes(chunk.remaining());
+                Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(joined))))
+            }
             Inner::Stream(body) => body.as_mut().poll_frame(context),
         }
     }
@@ -129,6 +153,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Full(bytes) => bytes.is_none(),
+            Inner::Chunks(body) => body.is_end_stream(),
             Inner::Stream(body) => body.is_end_stream(),
         }
     }
@@ -136,6 +161,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Chunks(body) => body.size_hint(),
             Inner::Stream(body) => body.size_hint(),
         }
     }

@@ -3,12 +3,14 @@
 
 use crate::{
     ApiServer, Body,
+    body::BodyError,
     config::Caller,
     cork::{Cork, corked},
-    http::Answer,
+    http::{Answer, Chunk},
 };
 use ::http::{Request, Response};
 use async_trait::async_trait;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -16,14 +18,19 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 use timonel_api::Status;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Time for a request's head, and for the next request on a connection that is kept.
@@ -155,23 +162,51 @@ impl ApiServer {
         tokio::time::timeout(DRAIN, corked(connection, &screw)).await.unwrap_or(Ok(())).map_err(ConnectionError)
     }
 
-    async fn answer(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>, connection: &Connection) -> Response<Sent> {
         let under_way = connection.activity.begin();
         let request = match &connection.front {
             Some(front) => match front.answer(request).await {
-                Ok(response) => return response,
+                Ok(response) => return response.map(|body| Sent { body, _kept: None }),
                 Err(request) => request,
             },
             None => request,
         };
         let response = self.call(request, connection.caller.clone()).await;
         if !response.body().is_stream() {
-            return response;
+            return response.map(|body| Sent { body, _kept: None });
         }
         match self.limits.stream() {
-            Some(place) => response.map(|body| body.keeping((under_way, place))),
-            None => Answer::status(&Status::too_many_requests("too many watches and streams", 1)).finish(&[]),
+            Some(place) => response.map(|body| Sent { body, _kept: Some((under_way, place)) }),
+            None => Answer::status(&Status::too_many_requests("too many watches and streams", 1))
+                .finish(&[])
+                .map(|body| Sent { body, _kept: None }),
         }
+    }
+}
+
+/// A body on its way out, and what is kept until nobody wants the rest.
+struct Sent {
+    body: Body,
+    _kept: Option<(UnderWay, OwnedSemaphorePermit)>,
+}
+
+impl http_body::Body for Sent {
+    type Data = Chunk;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        Pin::new(&mut self.body).poll_chunk(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

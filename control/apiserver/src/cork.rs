@@ -16,8 +16,10 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are put together at most: four TLS records.
-const MOST: usize = 64 << 10;
+/// Bytes that are put together at most: four TLS records whose sealed form is just what one segment of the loopback
+/// device holds (65,483 bytes; each record adds 22). With 64 KiB every write ended in a segment of its own for the last
+/// 141 bytes, and segments are what sending costs: a third of a watched event's time.
+const MOST: usize = 65_483 - 4 * 22;
 /// Room taken at first; most turns write one answer.
 const FIRST: usize = 8 << 10;
 /// Writes from this size on go through uncopied when nothing waits before them.

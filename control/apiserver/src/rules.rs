@@ -94,15 +94,17 @@ pub(crate) fn to_yaml(value: &Value) -> Result<Bytes, Status> {
     serde_saphyr::to_string(value).map(Bytes::from).map_err(Status::internal)
 }
 
-/// A list in protobuf as pieces to be joined, from items that are encoded already; and its length.
+/// A list in protobuf as pieces to be joined, from `items` of together `bytes` that are encoded already, each with its
+/// header; and its length.
 pub(crate) fn protobuf_list(
     scheme: &Scheme,
     resource: &Resource,
     meta: &Value,
-    items: Vec<Piece>,
+    items: impl Iterator<Item = Piece> + Send + 'static,
+    bytes: usize,
 ) -> (impl Iterator<Item = Piece> + Send + 'static, u64) {
     let head = timonel_api::proto_list_head(scheme.schema(), meta);
-    let inner = head.len() + items.iter().map(Piece::len).sum::<usize>();
+    let inner = head.len() + bytes;
     // The envelope around an empty body ends in `raw` (empty), `contentEncoding` and `contentType`.
     let envelope = timonel_api::seal(&resource.api_version(), &resource.list_kind, b"");
     let (start, tail) = envelope.split_at(envelope.len() - 6);
@@ -111,7 +113,7 @@ pub(crate) fn protobuf_list(
     put_varint(&mut first, inner);
     first.extend_from_slice(&head);
     let tail = Bytes::copy_from_slice(&tail[2..]);
-    let length = first.len() + inner - head.len() + tail.len();
+    let length = first.len() + bytes + tail.len();
     let (first, last) = (Piece::Bytes(first.freeze()), Piece::Bytes(tail));
     (std::iter::once(first).chain(items).chain(std::iter::once(last)), length as u64)
 }

@@ -15,7 +15,11 @@ use crate::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kube::Client;
 use parking_lot::Mutex;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls::{
+    CipherSuite, ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::WebPkiClientVerifier,
+};
 use std::{
     collections::BTreeMap,
     io,
@@ -321,6 +325,13 @@ fn certificate_names(shared: &Shared, spec: &TenantSpec, services: Option<Ipv4Ne
     ClusterPkiSpec { dns_names, ip_addresses, dns_domain: DOMAIN.to_owned() }
 }
 
+/// AES with 128 bits first, which Go's servers choose too: encrypting a long list takes a quarter less than with 256.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
 fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result<Arc<ServerConfig>, TenantError> {
     let leaf = pki.api_server(names, now)?;
     let (mut chain, key) = leaf.rustls()?;
@@ -331,10 +342,13 @@ fn tls(pki: &ClusterPki, names: &ClusterPkiSpec, now: jiff::Timestamp) -> Result
     roots.add(pki.cluster_ca.cert_der().clone()).map_err(|error| other(error.into()))?;
     let clients = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
     let clients = clients.map_err(|error| other(error.into()))?;
-    let mut config = ServerConfig::builder()
+    let mut config = ServerConfig::builder_with_provider(provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| other(error.into()))?
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(|error| other(error.into()))?;
+    config.ignore_client_order = true;
     config.alpn_protocols =
         ["h2", "http/1.1", TUNNEL_ALPN, PEER_ALPN].iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))

@@ -22,6 +22,10 @@ use std::path::{Path, PathBuf};
 use timonel_runtime::Clock;
 use work::{Bench, WORKLOADS, Workload};
 
+/// As the server's: the client shares the machine with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Most repetitions: each takes minutes with everything.
 const MAX_ROUNDS: u16 = 20;
 

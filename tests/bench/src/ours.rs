@@ -65,7 +65,14 @@ impl Service {
         let client = fleet.connect(1).await?;
         let path = "/apis/timonel.io/v1/namespaces/default/clusters";
         client.send(0, Ask::post(path, objects::bytes(&cluster))).await?;
-        let target = until("context", || async { self.target(&context(name)).map_err(Outcome::Again) }).await?;
+        let found = until("context", || async { self.target(&context(name)).map_err(Outcome::Again) }).await;
+        let target = match found {
+            Ok(target) => target,
+            Err(error) => {
+                let cluster = client.send(0, Ask::get(format!("{path}/{name}"))).await?;
+                return Err(error).context(String::from_utf8_lossy(&cluster).into_owned());
+            }
+        };
         let peer = fleet.with_target(target);
         peer.ready().await?;
         Ok(peer)

@@ -110,7 +110,8 @@ fn utf8<'b>(bytes: &'b [u8], limits: &Limits) -> Result<std::borrow::Cow<'b, str
     if bytes.len() > limits.bytes {
         return Err(DecodeError::TooLarge { limit: limits.bytes });
     }
-    Ok(String::from_utf8_lossy(bytes))
+    // The lossy way looks at each byte; this one at eight and more.
+    Ok(std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Into::into))
 }
 
 /// Members seen of a struct, by position.
@@ -132,9 +133,9 @@ impl Seen {
     }
 }
 
-struct Parser<'s, 't> {
+pub(super) struct Parser<'s, 't> {
     schema: &'s Schema,
-    lex: Lexer<'t>,
+    pub(super) lex: Lexer<'t>,
     depth: usize,
     limit: usize,
     findings: Vec<Finding>,
@@ -146,7 +147,7 @@ struct Parser<'s, 't> {
 }
 
 impl<'s, 't> Parser<'s, 't> {
-    fn new(schema: &'s Schema, text: &'t str, limits: &Limits) -> Self {
+    pub(super) fn new(schema: &'s Schema, text: &'t str, limits: &Limits) -> Self {
         Self {
             schema,
             lex: Lexer::new(text),
@@ -159,6 +160,13 @@ impl<'s, 't> Parser<'s, 't> {
         }
     }
 
+    /// A parser of a part of the text, as deep in it as this one is.
+    pub(super) fn within(&self, text: &'t str) -> Self {
+        let mut inner = Self::new(self.schema, text, &Limits { bytes: usize::MAX, depth: self.limit });
+        inner.depth = self.depth;
+        inner
+    }
+
     /// A value as text: looked at, but not kept as a tree.
     fn raw(&mut self, frame: &Frame<'_>) -> Result<Value, DecodeError> {
         self.lex.space();
@@ -168,7 +176,7 @@ impl<'s, 't> Parser<'s, 't> {
     }
 
     /// Steps over a value.
-    fn skip(&mut self, frame: &Frame<'_>) -> Result<(), DecodeError> {
+    pub(super) fn skip(&mut self, frame: &Frame<'_>) -> Result<(), DecodeError> {
         self.lex.space();
         match self.lex.byte() {
             Some(b'{') => {
@@ -180,6 +188,16 @@ impl<'s, 't> Parser<'s, 't> {
                 self.leave();
                 Ok(())
             }
+            Some(b'[') => {
+                self.enter()?;
+                let mut first = true;
+                while self.lex.next_item(&mut first)? {
+                    self.skip(frame)?;
+                }
+                self.leave();
+                Ok(())
+            }
+            Some(b'"') => self.lex.text().map(drop),
             _ => self.any(frame, false).map(drop),
         }
     }
@@ -209,13 +227,13 @@ impl<'s, 't> Parser<'s, 't> {
         }
     }
 
-    fn enter(&mut self) -> Result<(), DecodeError> {
+    pub(super) fn enter(&mut self) -> Result<(), DecodeError> {
         self.lex.skip();
         self.depth = self.depth.checked_sub(1).ok_or(DecodeError::TooDeep { limit: self.limit })?;
         Ok(())
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.depth += 1;
     }
 
@@ -289,7 +307,7 @@ impl<'s, 't> Parser<'s, 't> {
     }
 
     /// Anything, as it is.
-    fn any(&mut self, frame: &Frame<'_>, note_duplicates: bool) -> Result<Value, DecodeError> {
+    pub(super) fn any(&mut self, frame: &Frame<'_>, note_duplicates: bool) -> Result<Value, DecodeError> {
         self.lex.space();
         match self.lex.byte() {
             Some(b'{') => {

@@ -190,7 +190,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// A string, borrowed where it has no escapes.
-    fn text(&mut self) -> Result<Name<'t>, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<Name<'t>, DecodeError> {
         self.at += 1;
         let start = self.at;
         while let Some(byte) = self.byte() {

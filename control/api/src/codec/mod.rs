@@ -13,6 +13,7 @@ mod json_lex;
 mod proto_decode;
 mod proto_encode;
 mod scalar;
+mod transcode;
 mod wire;
 mod yaml;
 
@@ -27,6 +28,7 @@ pub use proto_encode::{
     proto_list_item, seal,
 };
 pub use scalar::duration_nanos;
+pub use transcode::json_to_proto;
 pub(crate) use yaml::decode_yaml_lenient;
 pub use yaml::{decode_yaml, decode_yaml_untyped};
 

@@ -94,8 +94,8 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
     out
 }
 
-struct Writer<'s> {
-    schema: &'s Schema,
+pub(super) struct Writer<'s> {
+    pub(super) schema: &'s Schema,
 }
 
 impl Writer<'_> {
@@ -161,7 +161,7 @@ impl Writer<'_> {
         }
     }
 
-    fn single(&self, ty: &FieldType, number: u32, value: &Value, out: &mut Vec<u8>) {
+    pub(super) fn single(&self, ty: &FieldType, number: u32, value: &Value, out: &mut Vec<u8>) {
         match (ty, value) {
             (FieldType::Bool, Value::Bool(truth)) => put_number(number, u64::from(*truth), out),
             (FieldType::Int32 | FieldType::Int64, Value::Int(int)) => put_number(number, int.cast_unsigned(), out),

@@ -140,6 +140,11 @@ fn every_type_survives_json_and_protobuf() {
             encode_proto_body(schema, id, &value, &mut proto);
             let decoded = decode_proto_body(schema, id, &proto, &limits).expect("its own protobuf");
             assert_eq!(decoded, value, "{} through protobuf", ty.name);
+            let mut straight = Vec::new();
+            json_to_proto(schema, id, &json, &limits, &mut straight).expect("its own JSON");
+            let decoded = decode_proto_body(schema, id, &straight, &limits).expect("its own protobuf");
+            assert_eq!(decoded, value, "{} from JSON to protobuf", ty.name);
+            assert_eq!(straight.len(), proto.len(), "{}", ty.name);
         }
     }
 }
@@ -273,6 +278,8 @@ fn mutated_input_never_panics() {
                 bytes.push(0);
             }
         }
+        // An error or not, but an end.
+        let _ = json_to_proto(schema, pod, &bytes, &limits, &mut Vec::new());
         let decoded = [
             decode_json(schema, pod, &bytes, &limits).map(|decoded| decoded.value),
             decode_proto(schema, pod, &bytes, &limits),

@@ -119,9 +119,15 @@ pub(super) fn put_message<T>(field: u32, out: &mut Vec<u8>, write: impl FnOnce(&
     if len < 0x80 {
         out[start - 1] = u8::try_from(len).expect("less than 0x80");
     } else {
-        let mut prefix = Vec::with_capacity(5);
-        put_varint(len as u64, &mut prefix);
-        out.splice(start - 1..start, prefix);
+        let more = (usize::BITS - len.leading_zeros()).div_ceil(7) as usize - 1;
+        out.resize(start + len + more, 0);
+        out.copy_within(start..start + len, start + more);
+        let mut left = len;
+        for byte in &mut out[start - 1..start - 1 + more] {
+            *byte = u8::try_from(left & 0x7f).expect("seven bits") | 0x80;
+            left >>= 7;
+        }
+        out[start - 1 + more] = u8::try_from(left).expect("the last seven bits");
     }
     result
 }

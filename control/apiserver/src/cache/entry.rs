@@ -1,12 +1,15 @@
 //! One object at one revision, shared by every reader; and one change of an object, shared by every watcher.
 
 use super::stored::{Packed, StoredError};
+use crate::http::{LIST_ITEM, put_varint};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use timonel_api::{Labels, Value};
 use timonel_store::{KeyValue, Revision};
 
+/// Room for a message that is being encoded; most are smaller.
+const MESSAGE_BYTES: usize = 8 << 10;
 /// Versions of one object that are kept beside the stored one.
 const MAX_CONVERTED: usize = 4;
 
@@ -20,7 +23,8 @@ pub(crate) struct Entry {
     path_at: usize,
     pub(crate) revision: Revision,
     packed: Packed,
-    protobuf: OnceLock<Bytes>,
+    /// The protobuf message as an item of a list: after a tag and its length.
+    protobuf: OnceLock<Message>,
     decoded: OnceLock<Arc<Value>>,
     converted: OnceLock<Mutex<Conversions>>,
 }
@@ -74,18 +78,18 @@ impl Entry {
     }
 
     /// `,{"metadata":…}`, see [`super::stored`].
-    pub(crate) fn item(&self) -> Bytes {
-        self.packed.item()
-    }
-
-    /// The same by reference.
     pub(crate) fn item_ref(&self) -> &[u8] {
         self.packed.item_ref()
     }
 
-    /// The protobuf message; empty until [`Self::protobuf`] made it.
-    pub(crate) fn message(&self) -> &[u8] {
-        self.protobuf.get().map_or(&[], |message| message)
+    /// The object as JSON without `apiVersion` and `kind`.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.packed.item_ref()[1..]
+    }
+
+    /// The protobuf message as an item of a list; empty until [`Self::protobuf`] made it.
+    pub(crate) fn list_message(&self) -> &[u8] {
+        self.protobuf.get().map_or(&[], |message| &message.bytes)
     }
 
     /// The object's members after `apiVersion` and `kind`: `"metadata":…}`.
@@ -93,12 +97,16 @@ impl Entry {
         &self.packed.item_ref()[super::stored::ITEM_START.len()..]
     }
 
-    /// The protobuf message, made by `encode` on first use.
-    pub(crate) fn protobuf<E>(&self, encode: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
-        match self.protobuf.get() {
-            Some(known) => Ok(known.clone()),
-            None => encode().map(|made| self.protobuf.get_or_init(|| made).clone()),
-        }
+    /// The protobuf message, made on first use by `encode` after the room that it is given.
+    pub(crate) fn protobuf<E>(&self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<&[u8], E> {
+        let message = match self.protobuf.get() {
+            Some(known) => known,
+            None => {
+                let made = Message::made(encode)?;
+                self.protobuf.get_or_init(|| made)
+            }
+        };
+        Ok(&message.bytes[message.at..])
     }
 
     /// Whether it holds what `stored` holds.
@@ -158,7 +166,31 @@ impl Entry {
 
     /// Bytes held, roughly.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.packed.size() + self.protobuf.get().map_or(0, Bytes::len)
+        size_of::<Self>() + self.key.len() + self.packed.size() + self.list_message().len()
+    }
+}
+
+/// A protobuf message after the header that makes it an item of a list.
+#[derive(Debug)]
+struct Message {
+    at: usize,
+    bytes: Box<[u8]>,
+}
+
+impl Message {
+    fn made<E>(encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Self, E> {
+        // The header is as long as the length it holds: room for the longest, closed up when it is known.
+        const ROOM: usize = 11;
+        let mut scratch = vec![0; ROOM];
+        scratch.reserve(MESSAGE_BYTES);
+        encode(&mut scratch)?;
+        let mut head = Vec::with_capacity(ROOM);
+        head.push(LIST_ITEM);
+        put_varint(&mut head, scratch.len() - ROOM);
+        let start = ROOM - head.len();
+        scratch[start..ROOM].copy_from_slice(&head);
+        // Kept as long as the object: as large as it is, not as large as it might have become.
+        Ok(Self { at: head.len(), bytes: scratch[start..].into() })
     }
 }
 

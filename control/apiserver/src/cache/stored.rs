@@ -192,7 +192,7 @@ fn put_member(out: &mut Vec<u8>, name: &str, value: &Value, first: &mut bool) {
 /// One object at one revision, as the cache holds it: columns and text in one allocation.
 #[derive(Clone, Debug)]
 pub(super) struct Packed {
-    buffer: Bytes,
+    buffer: Box<[u8]>,
     text_at: usize,
 }
 
@@ -212,7 +212,7 @@ impl Packed {
         buffer.extend_from_slice(number);
         buffer.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
         buffer.extend_from_slice(rest);
-        Ok(Self { buffer: Bytes::from(buffer), text_at: columns })
+        Ok(Self { buffer: buffer.into(), text_at: columns })
     }
 
     /// The same object under another revision (what a deletion shows).
@@ -226,15 +226,10 @@ impl Packed {
         buffer.extend_from_slice(&self.buffer[..head]);
         buffer.extend_from_slice(number);
         buffer.extend_from_slice(&text[digits..]);
-        Self { buffer: Bytes::from(buffer), text_at: self.text_at }
+        Self { buffer: buffer.into(), text_at: self.text_at }
     }
 
     /// `,{"metadata":…}`: a list item with its separator, no `apiVersion`, no `kind`.
-    pub(super) fn item(&self) -> Bytes {
-        self.buffer.slice(self.text_at..)
-    }
-
-    /// The same by reference.
     pub(super) fn item_ref(&self) -> &[u8] {
         &self.buffer[self.text_at..]
     }
@@ -340,7 +335,7 @@ mod tests {
     #[test]
     fn the_text_carries_the_revision_and_neither_kind_nor_version() {
         let packed = Packed::new(&encode(&pod(), &NONE), 42).unwrap();
-        let text = String::from_utf8(packed.item().to_vec()).unwrap();
+        let text = String::from_utf8(packed.item_ref().to_vec()).unwrap();
         assert!(text.starts_with(r#",{"metadata":{"resourceVersion":"42","#), "{text}");
         assert!(!text.contains("apiVersion") && !text.contains("\"7\""), "{text}");
         assert_eq!(packed.decode().unwrap().str_at(&["spec", "nodeName"]), "n1");
@@ -351,14 +346,14 @@ mod tests {
         let stored = encode(&value(serde_json::json!({"a": 1})), &NONE);
         let packed = Packed::new(&stored, 3).unwrap();
         assert!(packed.is(&stored));
-        assert_eq!(&packed.item()[..], br#",{"metadata":{"resourceVersion":"3"},"a":1}"#);
+        assert_eq!(packed.item_ref(), br#",{"metadata":{"resourceVersion":"3"},"a":1}"#);
     }
 
     #[test]
     fn another_revision_changes_nothing_else() {
         let packed = Packed::new(&encode(&pod(), &NONE), 9).unwrap();
         let later = packed.at_revision(1000);
-        assert_eq!(later.item(), Packed::new(&encode(&pod(), &NONE), 1000).unwrap().item());
+        assert_eq!(later.item_ref(), Packed::new(&encode(&pod(), &NONE), 1000).unwrap().item_ref());
         assert!(packed.is(&encode(&pod(), &NONE)) && later.is(&encode(&pod(), &NONE)));
         let mut other = pod();
         other.set_at(&["spec", "nodeName"], "n2");

@@ -7,7 +7,7 @@ mod query;
 mod request_info;
 
 pub(crate) use answer::Answer;
-pub(crate) use frames::{LIST_ITEM, Piece, joined, pack, put_varint};
+pub(crate) use frames::{Chunk, Joiner, LIST_ITEM, Piece, joined, pack, put_varint};
 pub(crate) use negotiate::{
     Accept, JSON, Media, PROTOBUF, Shape, YAML, accept, accept_ranges, content, not_acceptable, takes_gzip,
 };

@@ -95,12 +95,12 @@ pub(crate) fn deleted(call: &Call<'_>, deleted: &Deleted, name: &str) -> Result<
 /// Makes the messages that a list in protobuf will join, giving other requests a turn now and then: for many objects
 /// that nobody has read in protobuf before it is the longest part of all.
 pub(crate) async fn encode_ahead(call: &Call<'_>, page: &Page) -> Result<(), Status> {
-    if (call.accept.shape, call.accept.media) != (Shape::Whole, Media::Protobuf) {
+    if (call.accept.shape, call.accept.media) != (Shape::Whole, Media::Protobuf) || !call.view.shows_what_is_stored() {
         return Ok(());
     }
     for some in page.entries.chunks(ENCODED_AT_ONCE) {
         let mut fresh = false;
-        for entry in some.iter().filter(|entry| entry.message().is_empty()) {
+        for entry in some.iter().filter(|entry| entry.list_message().is_empty()) {
             call.view.protobuf(entry)?;
             fresh = true;
         }
@@ -112,14 +112,14 @@ pub(crate) async fn encode_ahead(call: &Call<'_>, page: &Page) -> Result<(), Sta
 }
 
 /// A list.
-pub(crate) fn list(call: &Call<'_>, page: &Page) -> Result<Answer, Status> {
+pub(crate) fn list(call: &Call<'_>, page: Page) -> Result<Answer, Status> {
     let view = &call.view;
     let answer = match (call.accept.shape, call.accept.media) {
         (Shape::Whole, Media::Json) if !call.accept.pretty => json_list(view, page)?,
         (Shape::Whole, Media::Protobuf) => protobuf_list(view, page)?,
         (Shape::Table, _) => {
             let rows = page.entries.iter().map(|entry| view.decode(entry)).collect::<Result<Vec<_>, _>>()?;
-            table(call, &rows, list_meta(page), 200)?
+            table(call, &rows, list_meta(&page), 200)?
         }
         (shape, _) => {
             let items = page.entries.iter().map(|entry| match shape {
@@ -141,7 +141,7 @@ pub(crate) fn list(call: &Call<'_>, page: &Page) -> Result<Answer, Status> {
             let mut list = Value::object();
             list.set_at(&["kind"], kind);
             list.set_at(&["apiVersion"], version);
-            list.set_at(&["metadata"], list_meta(page));
+            list.set_at(&["metadata"], list_meta(&page));
             list.set_at(&["items"], items);
             Answer::value(200, &call.accept.versioned(list), &view.scheme, &call.accept)?
         }
@@ -162,34 +162,52 @@ fn list_meta(page: &Page) -> Value {
 }
 
 /// The items' cached text, joined as it is sent.
-fn json_list(view: &Arc<View>, page: &Page) -> Result<Answer, Status> {
+fn json_list(view: &Arc<View>, page: Page) -> Result<Answer, Status> {
     let mut head = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":",
         view.resource.list_kind,
         view.resource.api_version()
     )
     .into_bytes();
-    timonel_api::encode_json_into(&list_meta(page), &mut head);
+    timonel_api::encode_json_into(&list_meta(&page), &mut head);
     head.extend_from_slice(b",\"items\":[");
-    let mut items = page.entries.iter().map(|entry| view.item_json(entry)).collect::<Result<Vec<Piece>, _>>()?;
-    // Every item starts with its separator; the first has none before it.
-    if let Some(first) = items.first_mut() {
-        *first = match std::mem::replace(first, Piece::Bytes(Bytes::new())) {
-            Piece::Item(entry) => Piece::First(entry),
-            Piece::Bytes(text) => Piece::Bytes(text.slice(1..)),
-            other => other,
-        };
+    let (head, tail) = (Bytes::from(head), Bytes::from_static(b"]}\n"));
+    let around = head.len() + tail.len();
+    let (head, tail) = (Piece::Bytes(head), std::iter::once(Piece::Bytes(tail)));
+    if view.shows_what_is_stored() && !view.resource.custom {
+        let items = page.entries.iter().map(|entry| entry.item_ref().len()).sum::<usize>();
+        let mut entries = page.entries.into_iter();
+        // Every item starts with its separator; the first has none before it.
+        let first = entries.next().map(Piece::First);
+        let length = around + items - usize::from(first.is_some());
+        let pieces = std::iter::once(head).chain(first).chain(entries.map(Piece::Item)).chain(tail);
+        return Ok(Answer::body(200, http::JSON, joined(pieces, length as u64)));
     }
-    let tail = Bytes::from_static(b"]}\n");
-    let length = head.len() + tail.len() + items.iter().map(Piece::len).sum::<usize>();
-    let (head, tail) = (Piece::Bytes(head.into()), Piece::Bytes(tail));
-    let pieces = std::iter::once(head).chain(items).chain(std::iter::once(tail));
+    let mut items = Vec::with_capacity(page.entries.len() * 2);
+    for (at, entry) in page.entries.into_iter().enumerate() {
+        view.item_json(entry, at == 0, &mut items)?;
+    }
+    let length = around + items.iter().map(Piece::len).sum::<usize>();
+    let pieces = std::iter::once(head).chain(items).chain(tail);
     Ok(Answer::body(200, http::JSON, joined(pieces, length as u64)))
 }
 
-fn protobuf_list(view: &Arc<View>, page: &Page) -> Result<Answer, Status> {
-    let items = page.entries.iter().map(|entry| view.item_protobuf(entry)).collect::<Result<Vec<Piece>, _>>()?;
-    let (pieces, length) = rules::protobuf_list(&view.scheme, &view.resource, &list_meta(page), items);
+fn protobuf_list(view: &Arc<View>, page: Page) -> Result<Answer, Status> {
+    let meta = list_meta(&page);
+    if view.shows_what_is_stored() {
+        // Encoded ahead; what is not is encoded here.
+        let mut length = 0;
+        for entry in &page.entries {
+            view.protobuf(entry)?;
+            length += entry.list_message().len();
+        }
+        let items = page.entries.into_iter().map(Piece::Message);
+        let (pieces, length) = rules::protobuf_list(&view.scheme, &view.resource, &meta, items, length);
+        return Ok(Answer::body(200, http::PROTOBUF, joined(pieces, length)));
+    }
+    let items = page.entries.iter().map(|entry| view.converted_protobuf(entry)).collect::<Result<Vec<Piece>, _>>()?;
+    let length = items.iter().map(Piece::len).sum::<usize>();
+    let (pieces, length) = rules::protobuf_list(&view.scheme, &view.resource, &meta, items.into_iter(), length);
     Ok(Answer::body(200, http::PROTOBUF, joined(pieces, length)))
 }
 

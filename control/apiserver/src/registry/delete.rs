@@ -338,7 +338,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<htt
         }
         tokio::task::yield_now().await;
     }
-    answer::list(call, &page)
+    answer::list(call, page)
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub(crate) async fn get(call: &Call<'_>) -> Result<http::Answer, Status> {
 pub(crate) async fn list(call: &Call<'_>) -> Result<http::Answer, Status> {
     let page = page(call).await?;
     super::answer::encode_ahead(call, &page).await?;
-    super::answer::list(call, &page)
+    super::answer::list(call, page)
 }
 
 /// The objects that a list asks for.

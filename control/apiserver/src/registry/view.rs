@@ -5,14 +5,14 @@
 
 use crate::cache::{ChangeKind, Columns, Entry, Slot};
 use crate::custom::Custom;
-use crate::http::{Accept, Media, Piece, Shape};
+use crate::http::{Accept, LIST_ITEM, Media, Piece, Shape, put_varint};
 use bytes::Bytes;
 use std::{
     borrow::Cow,
     sync::{Arc, OnceLock},
 };
 use timonel_api::{
-    GroupResource, KindRef, Resource, Scheme, Status, Value,
+    GroupResource, KindRef, Limits, Resource, Scheme, Status, Value,
     table::{Printer, partial_metadata},
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct View {
 
 /// Room for a message that is being encoded; most are smaller.
 const PROTOBUF_BYTES: usize = 8 << 10;
+/// Bounds of what is stored: the store itself bounds its values.
+const STORED: Limits = Limits { bytes: usize::MAX, depth: 400 };
 
 /// What is kept beside the objects of a resource for field selectors.
 pub(crate) fn columns_of(resource: &GroupResource) -> Columns {
@@ -271,44 +273,61 @@ impl View {
         Ok([b"{", &self.head[..], entry.members()].concat().into())
     }
 
-    /// `,` and one item of a list as JSON; items of built-in kinds carry no `apiVersion` and `kind`, as upstream's.
-    pub(crate) fn item_json(&self, entry: &Arc<Entry>) -> Result<Piece, Status> {
-        let plain = self.is_plain(entry);
-        if self.resource.custom && plain {
-            return Ok(Piece::Bytes([b",{", &self.head[..], entry.members()].concat().into()));
-        }
-        if plain {
-            return Ok(Piece::Item(entry.clone()));
-        }
-        let mut value = self.decode(entry)?;
-        if !self.resource.custom {
-            let object = value.make_object();
-            object.remove("apiVersion");
-            object.remove("kind");
-        }
-        let mut out = vec![b','];
-        timonel_api::encode_json_into(&value, &mut out);
-        Ok(Piece::Bytes(out.into()))
+    /// Whether every object is shown as it is stored, so that lists join what the cache holds.
+    pub(crate) fn shows_what_is_stored(&self) -> bool {
+        self.custom.is_none() && !self.converts
     }
 
-    /// One item of a list in protobuf.
-    pub(crate) fn item_protobuf(&self, entry: &Arc<Entry>) -> Result<Piece, Status> {
-        let message = self.protobuf(entry)?;
-        Ok(if self.converts { Piece::Converted(message) } else { Piece::Message(entry.clone()) })
+    /// One item of a list as JSON, after a comma unless it is the first; items of built-in kinds carry no `apiVersion`
+    /// and `kind`, as upstream's.
+    pub(crate) fn item_json(&self, entry: Arc<Entry>, first: bool, into: &mut Vec<Piece>) -> Result<(), Status> {
+        let start: &[u8] = if first { b"{" } else { b",{" };
+        match (self.is_plain(&entry), self.resource.custom) {
+            (true, true) => {
+                into.push(Piece::Bytes([start, &self.head[..]].concat().into()));
+                into.push(Piece::Members(entry));
+            }
+            (true, false) => into.push(if first { Piece::First(entry) } else { Piece::Item(entry) }),
+            (false, custom) => {
+                let mut value = self.decode(&entry)?;
+                if !custom {
+                    let object = value.make_object();
+                    object.remove("apiVersion");
+                    object.remove("kind");
+                }
+                let mut out = start[..start.len() - 1].to_vec();
+                timonel_api::encode_json_into(&value, &mut out);
+                into.push(Piece::Bytes(out.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// One item of a list in protobuf, of an object that is not shown as it is stored.
+    pub(crate) fn converted_protobuf(&self, entry: &Entry) -> Result<Piece, Status> {
+        let message = self.converted(entry)?;
+        let mut item = Vec::with_capacity(message.len() + 11);
+        item.push(LIST_ITEM);
+        put_varint(&mut item, message.len());
+        item.extend_from_slice(&message);
+        Ok(Piece::Bytes(item.into()))
     }
 
     /// One object's protobuf message, without the envelope.
-    pub(crate) fn protobuf(&self, entry: &Entry) -> Result<Bytes, Status> {
-        let encode = |value: &Value| {
-            let mut out = Vec::with_capacity(PROTOBUF_BYTES);
-            timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, value, &mut out);
-            // Kept as long as the object: as large as it is, not as large as it might have become.
-            Bytes::copy_from_slice(&out)
-        };
-        if self.converts {
-            return Ok(encode(&self.decode(entry)?));
+    pub(crate) fn protobuf<'e>(&self, entry: &'e Entry) -> Result<Cow<'e, [u8]>, Status> {
+        if !self.shows_what_is_stored() {
+            return self.converted(entry).map(Cow::Owned);
         }
-        entry.protobuf(|| Ok(encode(&self.decode(entry)?)))
+        let (schema, ty) = (self.scheme.schema(), self.resource.body);
+        // What the cache holds goes straight from JSON to protobuf; it is ours, so nothing in it needs to be judged.
+        let encode = |out: &mut Vec<u8>| timonel_api::json_to_proto(schema, ty, entry.text(), &STORED, out);
+        entry.protobuf(encode).map(Cow::Borrowed).map_err(Status::internal)
+    }
+
+    fn converted(&self, entry: &Entry) -> Result<Vec<u8>, Status> {
+        let mut out = Vec::with_capacity(PROTOBUF_BYTES);
+        timonel_api::encode_proto_body(self.scheme.schema(), self.resource.body, &self.decode(entry)?, &mut out);
+        Ok(out)
     }
 
     /// The metadata of an object alone, as `PartialObjectMetadata`.

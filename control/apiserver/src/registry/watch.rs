@@ -13,10 +13,10 @@ use super::{
 use crate::{
     body::{Body, BodyError},
     cache::{Change, ChangeKind, ChangeStream, Entry, Place, Predicate, WatchStart},
-    http::{self, Accept, Shape},
+    http::{self, Accept, Chunk, Joiner, Piece, Shape},
     rules,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Frame;
 use std::{
     future::Future,
@@ -100,7 +100,7 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<http::Answer, Status> {
         late: selectors.selection.predicate.filter(|_| selectors.is_late),
         _running: call.server.metrics.long_running(call.info),
     };
-    Ok(http::Answer::body(200, call.accept.media.stream_type(), Body::new(body)))
+    Ok(http::Answer::body(200, call.accept.media.stream_type(), Body::chunked(body)))
 }
 
 /// A watch that ends at once with an error event.
@@ -303,21 +303,28 @@ impl WatchBody {
 }
 
 impl http_body::Body for WatchBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         let Some(first) = std::task::ready!(self.poll_bytes(context)) else { return Poll::Ready(None) };
-        let mut joined: Option<BytesMut> = None;
+        let (mut joined, mut length) = (None, first.len());
         // What an end leaves behind is found by the next poll.
-        while joined.as_ref().map_or(first.len(), BytesMut::len) < JOINED_BYTES
+        while length < JOINED_BYTES
             && let Poll::Ready(Some(next)) = self.poll_bytes(context)
         {
-            joined.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&next);
+            length += next.len();
+            let joiner = joined.get_or_insert_with(|| {
+                let mut joiner = Joiner::default();
+                joiner.push(Piece::Bytes(first.clone()));
+                joiner
+            });
+            joiner.push(Piece::Bytes(next));
         }
-        Poll::Ready(Some(Ok(Frame::data(joined.map_or(first, BytesMut::freeze)))))
+        let chunk = joined.map_or(Chunk::Bytes(first), |joiner: Joiner| Chunk::Rope(joiner.finish()));
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 }

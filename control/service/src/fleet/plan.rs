@@ -16,8 +16,13 @@ use timonel_fleet::{
 
 /// Default range of ClusterIPs; it never leaves a cluster, so every cluster may have the same.
 const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// Pod ranges are chosen from `10.{FIRST..=LAST}.0.0/16`, one a cluster.
+/// Pod ranges are chosen from `10.{FIRST..=LAST}.0.0/16`, one a cluster: 256 nodes with the usual 24 bits each.
 const POD_RANGES: std::ops::RangeInclusive<u8> = 128..=250;
+/// When those are taken, small ranges for 16 nodes come from the space that providers share (RFC 6598): a service has
+/// a thousand clusters, most of them small. Who wants more says so in the spec.
+const SMALL_POD_RANGES: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
+const SMALL_POD_RANGES_BITS: u8 = 10;
+const SMALL_POD_RANGE_BITS: u8 = 20;
 /// Machines ordered or removed for one pool in one look.
 const MACHINES_PER_LOOK: usize = 50;
 /// Most machines of a pool.
@@ -283,8 +288,10 @@ fn choose(wanted: &ClusterNetwork, taken: &mut BTreeSet<Ipv4Net>) -> Result<Clus
 }
 
 fn free_range(taken: &BTreeSet<Ipv4Net>) -> Option<Ipv4Net> {
-    let ranges = POD_RANGES.map(|second| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16));
-    ranges.into_iter().find(|range| !taken.iter().any(|other| other.contains(range) || range.contains(other)))
+    let whole = POD_RANGES.map(|second| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16));
+    let shared = Ipv4Net::new_assert(SMALL_POD_RANGES, SMALL_POD_RANGES_BITS);
+    let small = shared.subnets(SMALL_POD_RANGE_BITS).into_iter().flatten();
+    whole.chain(small).find(|range| !taken.iter().any(|other| other.contains(range) || range.contains(other)))
 }
 
 /// Pools first, then their machines, then what the cloud still holds, then the data, and only then the object.

@@ -117,6 +117,18 @@ fn a_new_cluster_goes_step_by_step() {
 }
 
 #[test]
+fn clusters_have_pod_ranges_of_their_own_beyond_the_first_hundred() {
+    let mut taken = BTreeSet::new();
+    let wanted = ClusterNetwork::default();
+    for number in 0..300 {
+        let before: Vec<Ipv4Net> = taken.iter().copied().collect();
+        let chosen: Ipv4Net = choose(&wanted, &mut taken).unwrap().pod_cidr.parse().unwrap();
+        assert!(!before.iter().any(|other| other.contains(&chosen) || chosen.contains(other)), "{number}: {chosen}");
+        assert_eq!(chosen.prefix_len(), if number < 123 { 16 } else { 20 }, "{number}");
+    }
+}
+
+#[test]
 fn access_is_put_in_force_and_told() {
     let mut cluster = ready_cluster("demo");
     cluster.spec.access = Some(timonel_fleet::ClusterAccess::default());

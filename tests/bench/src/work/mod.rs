@@ -190,7 +190,8 @@ async fn lines(mut body: hyper::body::Incoming, mut seen: impl FnMut(&[u8]) -> b
     while let Some(frame) = body.frame().await {
         let frame = frame?;
         let Some(mut data) = frame.data_ref().map(|data| &data[..]) else { continue };
-        while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
+        // A search byte by byte took a quarter of the client's time, which it shares the machine's with the server.
+        while let Some(end) = memchr::memchr(b'\n', data) {
             let (line, after) = data.split_at(end + 1);
             data = after;
             let go_on = if rest.is_empty() {
