@@ -28,7 +28,7 @@ pub fn json_to_proto(
     Transcoder { parser: Parser::new(schema, text, limits), schema }.object(schema.get(ty), out)
 }
 
-/// A member of a message that JSON flattens into its parent: its position among the fields, its number there, its text.
+/// A member of a message that JSON flattens into its parent: its position among the fields, and its text.
 type Flattened<'t> = (u16, &'t str);
 
 struct Transcoder<'s, 't> {
