@@ -2,7 +2,7 @@
 
 use crate::{
     admin::Admin,
-    config::ServiceConfig,
+    config::{LeaderTimes, ServiceConfig},
     credentials::Credentials,
     directory::Directory,
     fleet::{self, Fleet, Stores},
@@ -137,15 +137,8 @@ impl Service {
         for listener in listeners {
             port.serve(listener, &tasks);
         }
-        let leadership = match config.election {
-            None => Leadership::alone(),
-            Some(times) => {
-                let name = shared.entropy.suffix(IDENTITY_LETTERS);
-                let identity = format!("{node_endpoint}_{name}");
-                shared.peers.meet(&name, peer_endpoint(&config.peer_endpoint, &addresses), &fleet, &tasks);
-                Leadership::elect(client.clone(), identity, times, shared.clock.clone(), &tasks)
-            }
-        };
+        let here = peer_endpoint(&config.peer_endpoint, &addresses);
+        let leadership = take_part(&shared, config.election, &node_endpoint, here, &fleet, &tasks);
         let executor = Fleet {
             shared,
             leadership: leadership.clone(),
@@ -218,6 +211,22 @@ impl HealthCheck for KeyManagement {
     fn is_well(&self) -> bool {
         self.0.check().is_ok()
     }
+}
+
+/// Meets the other control machines, where there may be any, and takes part in their election.
+fn take_part(
+    shared: &Shared,
+    election: Option<LeaderTimes>,
+    node_endpoint: &str,
+    here: Option<String>,
+    fleet: &Arc<Tenant>,
+    tasks: &Tasks,
+) -> Leadership {
+    let Some(times) = election else { return Leadership::alone() };
+    let name = shared.entropy.suffix(IDENTITY_LETTERS);
+    shared.peers.meet(&name, here, fleet, tasks);
+    let identity = format!("{node_endpoint}_{name}");
+    Leadership::elect(fleet.client("masters"), identity, times, shared.clock.clone(), tasks)
 }
 
 async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServiceError> {

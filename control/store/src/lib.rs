@@ -30,7 +30,7 @@ pub use gate::GatedStore;
 pub use hub::WatchLimits;
 pub use leases::MAX_LEASE_SECONDS;
 pub use memory::MemoryStore;
-pub use migrate::{Moving, Targets, Transferred, migrate};
+pub use migrate::{Moving, RouteOf, Targets, Transferred, migrate};
 pub use prefix::{PrefixStore, delete_prefix, prefixed};
 pub use read::MAX_RANGE_ITEMS;
 pub use transfer::{Importer, Keep, Source, TransferError, export};

@@ -33,13 +33,16 @@ pub struct Moving {
     pub keep: Keep,
 }
 
+/// The number of the store that a key goes to.
+pub type RouteOf = dyn Fn(&[u8]) -> usize + Send + Sync;
+
 /// Where keys go.
 #[derive(Clone)]
 pub struct Targets {
     /// Empty stores.
     pub stores: Vec<Arc<dyn Store>>,
     /// Which of them a key goes to.
-    pub route: Arc<dyn Fn(&[u8]) -> usize + Send + Sync>,
+    pub route: Arc<RouteOf>,
 }
 
 impl fmt::Debug for Moving {

@@ -135,12 +135,15 @@ pub(crate) async fn send(
     Err(Status::internal(format!("{method} {path}: {}", String::from_utf8_lossy(&text))))
 }
 
+/// Keys and values to be stored in one transaction.
+type Step = Vec<(Bytes, Bytes)>;
+
 /// Stores those of `objects` that do not exist.
 async fn install(server: &ApiServer, objects: Vec<Value>) -> Result<(), Status> {
     let now = server.clock.now();
     let resources = server.resources.load_full();
     // By place: what lies in two places cannot be one transaction.
-    let mut steps: Vec<(Arc<Place>, Vec<(Bytes, Bytes)>)> = Vec::new();
+    let mut steps: Vec<(Arc<Place>, Step)> = Vec::new();
     for mut object in objects {
         let gvk = timonel_api::Gvk::of(object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
         let found = resources.scheme().resource_of_kind(&gvk);
