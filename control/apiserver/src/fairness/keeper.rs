@@ -8,6 +8,9 @@ use timonel_runtime::OnError;
 
 const LEVELS: &str = "prioritylevelconfigurations";
 const SCHEMAS: &str = "flowschemas";
+/// As whom the objects are written, by upstream's names: who keeps them, and who says how they are.
+const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
 fn named(server: &ApiServer, plural: &str) -> Named {
     let all = server.lookup.list(GROUP, plural, None).into_iter();
@@ -46,9 +49,9 @@ pub(crate) async fn settle(server: &Arc<ApiServer>) -> Result<(), Status> {
         };
         let path = |object: &Value| format!("{}/{}", collection(object), object.str_at(&["metadata", "name"]));
         let (method, path, object) = match &write {
-            Write::Create(object) => ("POST", collection(object), object),
-            Write::Update(object) => ("PUT", path(object), object),
-            Write::Status(object) => ("PUT", format!("{}/status", path(object)), object),
+            Write::Create(object) => ("POST", format!("{}?fieldManager={PRODUCER}", collection(object)), object),
+            Write::Update(object) => ("PUT", format!("{}?fieldManager={PRODUCER}", path(object)), object),
+            Write::Status(object) => ("PUT", format!("{}/status?fieldManager={CONSUMER}", path(object)), object),
             Write::Delete(object) => ("DELETE", path(object), &Value::Null),
         };
         // Others write the same objects; what they did is heard of.
