@@ -4,7 +4,7 @@
 //! A table has `set NAME` blocks, which actions include by `use NAME [at PREFIX]`, and `action NAME read|write` blocks.
 //! A line of a block is a parameter's name (`#` stands for the number of an item, `!` at the end for required) and its
 //! rule; `filters` lists the filters it knows, `page LOW HIGH` says that it answers in pages, `creates KIND` what it
-//! makes (for policies), `half NAME` which list a half-applied call does half of.
+//! makes (for policies), `half NAME` which list a half-applied call does half of, `no-dry-run` that EC2 knows no dry run of it.
 
 mod rule;
 
@@ -13,6 +13,7 @@ use crate::form::Tree;
 use crate::ids::Kind;
 pub(crate) use rule::Rule;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A family of calls with one version and one way of wording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +97,7 @@ pub(crate) struct Action {
 }
 
 /// All actions of one service, by name.
-pub(crate) type Table = BTreeMap<String, Action>;
+pub(crate) type Table = BTreeMap<String, Arc<Action>>;
 
 /// Reads the table of `service`.
 ///
@@ -169,8 +170,8 @@ impl Reader {
             params: BTreeMap::new(),
         };
         self.block = Block::Action(name.to_owned());
-        let fresh = self.table.insert(name.to_owned(), action).is_none();
-        if self.service == Service::Ec2 {
+        let fresh = self.table.insert(name.to_owned(), Arc::new(action)).is_none();
+        if self.service == Service::Ec2 && !rest.contains(&"no-dry-run") {
             self.add(Param { name: "DryRun".to_owned(), required: false, rule: Rule::Flag })?;
         }
         fresh.then_some(())
@@ -186,7 +187,7 @@ impl Reader {
 
     fn action(&mut self) -> Option<&mut Action> {
         let Block::Action(name) = &self.block else { return None };
-        self.table.get_mut(name)
+        self.table.get_mut(name).and_then(Arc::get_mut)
     }
 
     fn add(&mut self, param: Param) -> Option<()> {
@@ -194,7 +195,7 @@ impl Reader {
             Block::Nothing => None,
             Block::Set(name) => self.sets.get_mut(name).map(|set| set.push(param)),
             Block::Action(name) => {
-                let params = &mut self.table.get_mut(name)?.params;
+                let params = &mut Arc::get_mut(self.table.get_mut(name)?)?.params;
                 params.insert(param.name.clone(), param).is_none().then_some(())
             }
         }

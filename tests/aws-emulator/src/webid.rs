@@ -68,3 +68,36 @@ fn hold(issuer: &IssuerConfig, claims: Claims, now: Timestamp) -> Result<WebIden
     let audience = audience.ok_or_else(|| refuse("InvalidIdentityToken", "Incorrect token audience"))?;
     Ok(WebIdentity { issuer: claims.iss, subject: claims.sub, audience })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+    use serde_json::json;
+
+    fn token(secret: &str, claims: &serde_json::Value) -> String {
+        encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_held_to_issuer_audience_and_time() {
+        let keys = json!({"keys": [{"kty": "oct", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}]});
+        let url = "https://issuer.example".to_owned();
+        let issuers = [IssuerConfig { url, audiences: vec!["sts.amazonaws.com".to_owned()], keys }];
+        let now = Timestamp::from_second(1_000).unwrap();
+        let (good, bad) = ("secret-secret-secret-secret", "another-another-another-anot");
+        for (secret, issuer, audience, ends, want) in [
+            (good, "https://issuer.example", json!("sts.amazonaws.com"), 1_001, "ok"),
+            (good, "https://issuer.example", json!(["x", "sts.amazonaws.com"]), 1_001, "ok"),
+            (good, "https://issuer.example", json!("x"), 1_001, "InvalidIdentityToken"),
+            (good, "https://issuer.example", json!("sts.amazonaws.com"), 1_000, "ExpiredTokenException"),
+            (good, "https://other.example", json!("sts.amazonaws.com"), 1_001, "InvalidIdentityToken"),
+            (bad, "https://issuer.example", json!("sts.amazonaws.com"), 1_001, "InvalidIdentityToken"),
+        ] {
+            let token = token(secret, &json!({"iss": issuer, "sub": "s", "aud": audience, "exp": ends}));
+            let got = verify(&issuers, &token, now).err().map_or("ok".to_owned(), |error| error.code.into_owned());
+            assert_eq!(got, want, "{issuer} {audience} {ends}");
+        }
+        assert!(verify(&issuers, "not a token", now).is_err());
+    }
+}

@@ -213,3 +213,32 @@ fn what_the_provider_plans_is_told_and_comes_to_pass() {
     let reply = world.ec2("DescribeInstanceStatus", &format!("InstanceId.1={id}&IncludeAllInstances=true"));
     assert_eq!(reply.get("instanceStatusSet.item.instanceState.name"), "stopped");
 }
+
+#[test]
+fn the_work_of_a_call_does_not_grow_with_the_region() {
+    let mut world = World::new();
+    let vpc = world.ec2("CreateVpc", "CidrBlock=10.0.0.0/16").get("vpc.vpcId");
+    let form = format!("VpcId={vpc}&CidrBlock=10.0.0.0/17");
+    let subnet = world.ec2("CreateSubnet", &form).get("subnet.subnetId");
+    let image = world.image();
+    let mut first = String::new();
+    for _ in 0..10 {
+        let form = format!("ImageId={image}&SubnetId={subnet}&MinCount=1000&MaxCount=1000&InstanceType=t3.micro");
+        first = world.ec2("RunInstances", &form).get("instancesSet.item.instanceId");
+    }
+    world.wait(3_000);
+    let looked = |world: &mut World, action: &str, form: &str| {
+        world.ec2(action, form);
+        world.account.ledger.after(world.account.ledger.count() - 1, 1).next().unwrap().looked_at
+    };
+    for (action, form, most) in [
+        ("DescribeInstances", format!("InstanceId.1={first}"), 1),
+        ("DescribeInstances", "MaxResults=1000".to_owned(), 1_001),
+        ("DescribeInstanceStatus", format!("InstanceId.1={first}"), 1),
+        ("DescribeVolumes", "MaxResults=5".to_owned(), 6),
+        ("DescribeTags", format!("Filter.1.Name=resource-id&Filter.1.Value.1={first}"), 1),
+        ("CreateTags", format!("ResourceId.1={first}&Tag.1.Key=a&Tag.1.Value=b"), 0),
+    ] {
+        assert!(looked(&mut world, action, &form) <= most, "{action} {form}");
+    }
+}

@@ -64,9 +64,7 @@ pub(super) fn associate(call: &mut Call<'_>) -> Outcome {
     let again = call.form.flag("AllowReassociation").unwrap_or(true);
     if let Some(has) = &address.association {
         if has.interface == interface && has.private == private {
-            let mut answer = done();
-            answer.push(text("associationId", &has.id));
-            return Ok(answer);
+            return Ok(vec![text("associationId", &has.id)]);
         }
         if !again {
             let message = format!("resource {id} is already associated with associate-id {}", has.id);
@@ -78,8 +76,7 @@ pub(super) fn associate(call: &mut Call<'_>) -> Outcome {
         region.addresses.edit(&held, call.now).into_iter().for_each(|it| it.association = None);
     }
     let association = AddressAssociation { id: region.id(Kind::Association), interface, private };
-    let mut answer = done();
-    answer.push(text("associationId", &association.id));
+    let answer = vec![text("associationId", &association.id)];
     region.addresses.edit(&id, call.now).into_iter().for_each(|it| it.association = Some(association.clone()));
     Ok(answer)
 }

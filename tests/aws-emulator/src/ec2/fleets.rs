@@ -19,7 +19,7 @@ struct Way {
 }
 
 pub(super) fn create(call: &mut Call<'_>) -> Outcome {
-    if call.must("Type")? != "instant" {
+    if call.form.text("Type") != Some("instant") {
         return Err(refuse("InvalidParameterValue", "Only fleets of type instant are supported."));
     }
     tags::given(call.form, &["fleet", "instance", "volume", "network-interface"], call.config)?;

@@ -32,10 +32,8 @@ pub(super) fn create(call: &mut Call<'_>) -> Outcome {
     }
     let id = call.region.id(Kind::Group);
     let rules = BTreeMap::from([(all_out(), call.region.new_rule())]);
-    let mut answer = done();
-    answer.push(text("groupId", &id));
-    answer.push(show::tags(&tags));
-    answer.push(text("securityGroupArn", call.region.ec2_arn(Kind::Group, &id)));
+    let arn = text("securityGroupArn", call.region.ec2_arn(Kind::Group, &id));
+    let answer = vec![text("groupId", &id), show::tags(&tags), arn];
     call.region.groups.insert(&id, Group { name, description, vpc, rules, tags }, call.now);
     Ok(answer)
 }

@@ -104,7 +104,7 @@ fn instance(region: &Region, id: &str, it: &Instance) -> Vec<Node> {
         text("virtualizationType", "hvm"),
         text("clientToken", it.client_token.clone().unwrap_or_default()),
         tags(&it.tags),
-        text("hypervisor", if kind.is_some_and(InstanceType::is_nitro) { "nitro" } else { "xen" }),
+        text("hypervisor", "xen"),
         items(
             "networkInterfaceSet",
             region.interfaces_of(it).map(|(eni, facts)| interface_of_instance(region, eni, facts)),

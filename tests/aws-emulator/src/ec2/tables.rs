@@ -117,7 +117,11 @@ pub(super) fn replace_route(call: &mut Call<'_>) -> Outcome {
     let (id, destination, target) = route(call)?;
     let table = call.region.tables.get(&id).ok_or_else(|| Kind::RouteTable.missing(&id))?;
     match table.routes.get(&destination) {
-        None => return Err(no_route(&id, &destination)),
+        None => {
+            let message =
+                format!("There is no route defined for '{destination}' in the route table. Use CreateRoute instead.");
+            return Err(refuse("InvalidParameterValue", message));
+        }
         Some(RouteTarget::Local) => return Err(local_route(&destination)),
         Some(_) => {}
     }

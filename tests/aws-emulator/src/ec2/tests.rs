@@ -315,7 +315,7 @@ fn routes_have_a_limit_and_become_black_holes() {
             (
                 "ReplaceRoute",
                 "RouteTableId=$4&DestinationCidrBlock=10.1.2.0/24&InstanceId=$3",
-                "InvalidRoute.NotFound",
+                "InvalidParameterValue",
                 "",
             ),
             ("DescribeRouteTables", "RouteTableId.1=$4", "ok", &format!("{state}=active,active,active,active")),
