@@ -173,3 +173,35 @@ async fn the_admin_api_refuses_what_it_does_not_know() {
     let (status, body) = call(&running, &admin(), EC2, "Action=CreateVpc&CidrBlock=10.0.0.0/16").await;
     assert_eq!((status, element(&body, "Code")), (400, "VpcLimitExceeded"));
 }
+
+#[tokio::test]
+async fn an_instance_finds_itself_at_its_metadata_address() {
+    let running = start(Config::default()).await;
+    let (_, images) =
+        call(&running, &admin(), EC2, "Action=DescribeImages&Filter.1.Name=architecture&Filter.1.Value.1=x86_64").await;
+    let image = element(&images, "imageId");
+    let form = format!(
+        "Action=RunInstances&ImageId={image}&MinCount=1&MaxCount=1&MetadataOptions.HttpTokens=required&\
+         MetadataOptions.HttpPutResponseHopLimit=2"
+    );
+    let id = element(&call(&running, &admin(), EC2, &form).await.1, "instanceId").to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    running.emulator.serve_metadata(REGION, &id, listener);
+    let ask = |method: &str, path: &str, header: (&str, &str)| Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: vec![("host".to_owned(), "169.254.169.254".to_owned()), (header.0.to_owned(), header.1.to_owned())],
+        ..Request::default()
+    };
+    let put = ask("PUT", "/latest/api/token", ("x-aws-ec2-metadata-token-ttl-seconds", "60"));
+    let (status, headers, token) = send(address, put).await.unwrap();
+    assert_eq!((status, &headers["x-aws-ec2-metadata-token-ttl-seconds"]), (200, &http::HeaderValue::from(60)));
+    let path = "/latest/meta-data/instance-id";
+    let get = ask("GET", path, ("x-aws-ec2-metadata-token", &token));
+    assert_eq!(send(address, get).await.unwrap().2, id);
+    assert_eq!(send(address, ask("GET", path, ("accept", "*/*"))).await.unwrap().0, 401);
+    let signature = ask("GET", "/latest/dynamic/instance-identity/signature", ("x-aws-ec2-metadata-token", &token));
+    let (status, _, signature) = send(address, signature).await.unwrap();
+    assert_eq!((status, signature.replace('\n', "").len()), (200, 344), "RSA of 2,048 bits in base64");
+}
