@@ -246,6 +246,8 @@ where
         while let Some(received) = messages.next().await {
             let bytes = match received.map_err(broken)? {
                 Message::Binary(bytes) => bytes,
+                // Some clients send what they have as text; it is the same bytes.
+                Message::Text(text) => text.into(),
                 Message::Close(_) => return Ok(()),
                 _ => continue,
             };
@@ -320,8 +322,13 @@ mod tests {
         let (node_side, node) = tokio::io::duplex(1 << 16);
         let client = async {
             let mut socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
-            for bytes in send {
-                socket.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.unwrap();
+            for (at, bytes) in send.iter().enumerate() {
+                // Either kind of message will do.
+                let message = match std::str::from_utf8(bytes) {
+                    Ok(text) if at == 0 => Message::text(text),
+                    _ => Message::Binary(Bytes::copy_from_slice(bytes)),
+                };
+                socket.send(message).await.unwrap();
             }
             let mut got = Vec::new();
             loop {

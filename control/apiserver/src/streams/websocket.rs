@@ -92,14 +92,14 @@ where
     let (mut from_node, mut to_node) = tokio::io::split(node);
     let inwards = async {
         while let Some(message) = messages.next().await {
-            match message.map_err(broken)? {
-                Message::Binary(bytes) => {
-                    to_node.write_all(&bytes).await?;
-                    to_node.flush().await?;
-                }
+            let bytes = match message.map_err(broken)? {
+                Message::Binary(bytes) => bytes,
+                Message::Text(text) => text.into(),
                 Message::Close(_) => break,
-                _ => {}
-            }
+                _ => continue,
+            };
+            to_node.write_all(&bytes).await?;
+            to_node.flush().await?;
         }
         to_node.shutdown().await
     };
@@ -156,7 +156,7 @@ mod tests {
         let client = async {
             let mut socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
             socket.send(Message::Binary(Bytes::from_static(b"ab"))).await.unwrap();
-            socket.send(Message::Binary(Bytes::from_static(b"c"))).await.unwrap();
+            socket.send(Message::text("c")).await.unwrap();
             let mut got = Vec::new();
             loop {
                 match socket.next().await.unwrap().unwrap() {
